@@ -1,0 +1,31 @@
+"""The one exception that bad input raises, and the words it is told in."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """The caller's input is wrong; the message says what was received and what is valid.
+
+    The command line prints the message without a traceback and exits with code 2.
+    """
+
+
+def unknown_name(kind: str, name: object, valid: Iterable[str]) -> InputError:
+    """The error for a name that is not in a list of valid ones, with close matches.
+
+    >>> print(unknown_name("attack", "pdg", ["pgd", "fgsm"]))
+    Unknown attack: 'pdg'. Did you mean 'pgd'? Valid: fgsm, pgd.
+    """
+    names = sorted(valid)
+    close = difflib.get_close_matches(str(name), names, n=3)
+    hint = f" Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
+    return InputError(f"Unknown {kind}: {name!r}.{hint} Valid: {', '.join(names) or 'none'}.")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `InputError(message)` unless `condition` holds."""
+    if not condition:
+        raise InputError(message)
