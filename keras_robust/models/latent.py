@@ -6,6 +6,9 @@ from typing import Any
 
 import keras
 
+serialize = keras.saving.serialize_keras_object
+deserialize = keras.saving.deserialize_keras_object
+
 
 @keras.saving.register_keras_serializable("keras_robust")
 class LatentClassifier(keras.Model):
@@ -17,7 +20,25 @@ class LatentClassifier(keras.Model):
         name: name of the model.
 
     Calling it maps images to logits, so it serves, trains and exports like any Keras model.
+
+    Attributes:
+        encoder: images to latent.
+        head: latent to logits; None if the logits need more than the latent (`JointClassifier`).
+        architecture: what `build` was asked for, `{"name": ..., **options}`, or None. Saved in `.keras`.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> encoder = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+        >>> head = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+        >>> classifier = LatentClassifier(encoder, head)
+        >>> latent, logits = classifier.latent_and_logits(np.zeros((2, 8, 8, 1), "float32"))
+        >>> latent.shape, logits.shape
+        (TensorShape([2, 64]), TensorShape([2, 10]))
     """
+
+    encoder: keras.Model
+    head: Any
+    architecture: dict[str, Any] | None = None
 
     def __init__(self, encoder: keras.Model, head: keras.Model, name: str | None = None) -> None:
         images = keras.Input(encoder.input_shape[1:], name="images")
@@ -30,11 +51,53 @@ class LatentClassifier(keras.Model):
         latent = self.encoder(images, training=training)
         return latent, self.head(latent, training=training)
 
+    def remember(self, architecture: dict[str, Any] | None) -> None:
+        """Note what the classifier was built from, as plain data."""
+        # Past Keras' attribute tracking, which would wrap the dict and count it among the state.
+        object.__setattr__(self, "architecture", architecture)
+
+    def parts(self) -> dict[str, keras.Model]:
+        """The models it is made of, by the name of the constructor's argument."""
+        return {"encoder": self.encoder, "head": self.head}
+
     def get_config(self) -> dict[str, Any]:
-        serialize = keras.saving.serialize_keras_object
-        return {"encoder": serialize(self.encoder), "head": serialize(self.head), "name": self.name}
+        parts = {name: serialize(part) for name, part in self.parts().items()}
+        return {**parts, "name": self.name, "architecture": self.architecture}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> LatentClassifier:
-        deserialize = keras.saving.deserialize_keras_object
-        return cls(deserialize(config["encoder"]), deserialize(config["head"]), name=config["name"])
+        config = dict(config)
+        architecture, name = config.pop("architecture", None), config.pop("name")
+        parts = {part: deserialize(value, custom_objects) for part, value in config.items()}
+        classifier = cls(**parts, name=name)
+        classifier.remember(architecture)
+        return classifier
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class JointClassifier(LatentClassifier):
+    """A classifier whose logits are not a function of its latent alone.
+
+    A connection that skips the latent, or a layer with weights that works on both of its sides, leaves
+    nothing that could be called a head: `head` is None. The rest holds as for every `LatentClassifier`;
+    `latent_and_logits` is one pass of the joint model.
+
+    Args:
+        joint: built `keras.Model`, images `(B, H, W, C)` float32 in [0, 1] to `[latent, logits]`.
+        name: name of the model.
+    """
+
+    def __init__(self, joint: keras.Model, name: str | None = None) -> None:
+        images = keras.Input(joint.input_shape[1:], name="images")
+        # Past LatentClassifier, whose graph is the encoder followed by the head.
+        super(LatentClassifier, self).__init__(images, joint(images)[1], name=name)
+        self.joint = joint
+        self.encoder = keras.Model(joint.inputs[0], joint.outputs[0], name="encoder")
+        self.head = None
+
+    def latent_and_logits(self, images: Any, training: bool | None = None) -> tuple[Any, Any]:
+        latent, logits = self.joint(images, training=training)
+        return latent, logits
+
+    def parts(self) -> dict[str, keras.Model]:
+        return {"joint": self.joint}

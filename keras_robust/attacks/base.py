@@ -1,0 +1,126 @@
+"""The public boundary of every attack: arrays in, adversarial arrays out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_robust.errors import require
+from keras_robust.registry import Registry
+from keras_robust.threat import ThreatModel
+from keras_robust.validation import check_images, check_labels
+
+attacks: Registry[type[Attack]] = Registry("attack")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """An attack as a value: options in, a callable out.
+
+    Args:
+        eps: radius of the ball, in the units of the images ([0, 1]).
+        norm: "linf" or "l2".
+        bounds: lowest and highest pixel value.
+        jit_compile: True, False, or "auto" (XLA on a single GPU only).
+
+    Calling `attack(model, images, labels)` gives adversarial images; see `__call__`.
+    """
+
+    eps: float
+    norm: str = "linf"
+    bounds: tuple[float, float] = (0.0, 1.0)
+    jit_compile: bool | str = "auto"
+
+    black_box = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", tuple(self.bounds))
+        self.threat  # noqa: B018 (validates eps, norm and bounds)
+        require(
+            self.jit_compile in (True, False, "auto"),
+            f'jit_compile must be True, False or "auto". Received: {self.jit_compile!r}.',
+        )
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The threat model that every returned image respects."""
+        return ThreatModel(self.norm, self.eps, self.bounds)
+
+    def __call__(
+        self,
+        model: keras.Model,
+        images: Any,
+        labels: Any,
+        targets: Any = None,
+        *,
+        seed: int = 0,
+        batch_size: int = 128,
+    ) -> np.ndarray:
+        """Adversarial images for `model`.
+
+        Args:
+            model: maps images to logits `(B, K)`; it runs with `training=False` and is left unchanged.
+            images: `(N, ...)` float in [0, 1].
+            labels: `(N,)` integers, the true classes.
+            targets: `(N,)` integers, the wanted classes, for a targeted attack only.
+            seed: makes the run repeat.
+            batch_size: examples attacked at once.
+
+        Returns:
+            float32 array shaped like `images`, inside the ball and the bounds.
+
+        Raises:
+            InputError: images or labels of a wrong kind, shape or range.
+        """
+        images = check_images(images, shape=model.input_shape[1:])
+        labels = check_labels(labels, num_classes=model.output_shape[-1], length=len(images))
+        self._check_targets(targets)
+        if targets is not None:
+            targets = check_labels(targets, num_classes=model.output_shape[-1], length=len(images))
+        adversarial = np.empty_like(images)
+        for batch, first in enumerate(range(0, len(images), batch_size)):
+            part = slice(first, first + batch_size)
+            wanted = None if targets is None else targets[part]
+            adversarial[part] = self._run(model, images[part], labels[part], wanted, key=(seed, batch))
+        return adversarial
+
+    def _check_targets(self, targets: Any) -> None:
+        require(targets is None, f"{type(self).__name__} takes no targets. Received: {targets!r}.")
+
+    def _run(
+        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, key: tuple[int, int]
+    ) -> Any:
+        """Attack one batch of valid arrays; the randomness is a function of `key`."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Attack:
+        return cls(**config)
+
+
+def get(attack: Attack | str | dict[str, Any], **options: Any) -> Attack:
+    """An attack from its registered name with options, or from {"name": ..., **options}.
+
+    >>> get("pgd", eps=0.3, steps=40).steps
+    40
+    """
+    if isinstance(attack, Attack):
+        return attack
+    if isinstance(attack, dict):
+        options = {**attack, **options}
+        attack = options.pop("name")
+    cls = attacks[attack]
+    known = {field.name for field in fields(cls)}
+    for option in options:
+        if option not in known:
+            from keras_robust.errors import unknown_name
+
+            raise unknown_name(f"option of attack {attack!r}", option, known)
+    require("eps" in options, f"Attack {attack!r} needs eps, the radius of the ball.")
+    return cls(**options)

@@ -1,0 +1,68 @@
+"""Compiled functions, one for each model and set of static options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+_CACHE = "_keras_robust_compiled"
+
+
+def compiled(
+    model: Any, key: Hashable, build: Callable[[], Callable], signature: Any, jit_compile: bool | str
+) -> Any:
+    """The compiled function of `model` under `key`, made by `build` at its first use.
+
+    It is kept on the model itself, so that attack objects share it and it lives as long as the model.
+    `signature` fixes the arguments; with free batch dimensions one trace serves every batch size
+    (XLA still compiles each size).
+    """
+    functions = vars(model).setdefault(_CACHE, {})
+    jit = use_jit(jit_compile)
+    if (key, jit) not in functions:
+        functions[key, jit] = tf.function(
+            build(), input_signature=signature, jit_compile=jit, autograph=False
+        )
+    return functions[key, jit]
+
+
+def use_jit(jit_compile: bool | str) -> bool:
+    """Resolve "auto": XLA on a single GPU, not on a CPU, where it slows convolutions in a loop."""
+    if jit_compile == "auto":
+        return len(tf.config.list_logical_devices("GPU")) == 1
+    return bool(jit_compile)
+
+
+def free_batch(tensor: Any) -> tf.TensorSpec:
+    """The signature of a tensor whose batch size may change."""
+    return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
+
+
+def scalar(dtype: str) -> tf.TensorSpec:
+    """The signature of a number that may change without a new trace."""
+    return tf.TensorSpec((), dtype)
+
+
+def padded(rows: np.ndarray, jit_compile: bool | str) -> np.ndarray:
+    """`rows`, under XLA repeated up to a power of two, so that few batch sizes are compiled."""
+    return np.resize(rows, 1 << (len(rows) - 1).bit_length()) if use_jit(jit_compile) else rows
+
+
+def gather(state: Any, rows: np.ndarray) -> Any:
+    """The `rows` of every tensor of a nested structure; nothing is copied where they are all of them."""
+
+    def take(tensor: Any) -> Any:
+        every = len(rows) == len(tensor) and bool((rows == np.arange(len(rows))).all())
+        return tensor if every else tf.gather(tensor, rows)
+
+    return tf.nest.map_structure(take, state)
+
+
+def trace_count(model: Any) -> int:
+    """How many graphs have been traced for attacks on `model`."""
+    return sum(
+        function.experimental_get_tracing_count() for function in vars(model).get(_CACHE, {}).values()
+    )

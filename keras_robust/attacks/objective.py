@@ -1,0 +1,137 @@
+"""What an adversary climbs: objectives with one value per example, larger being worse for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_robust import losses
+from keras_robust.attacks.view import Goal, View
+from keras_robust.errors import InputError, require
+from keras_robust.registry import Registry
+
+objectives: Registry[type[Objective]] = Registry("objective")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Base: subclass it, give `__call__`, and register it under a name.
+
+    `needs_clean` asks for the view of the clean images in `goal.clean`; an objective that ignores
+    the labels and has no targeted form says so with `targetable = False`.
+    """
+
+    needs_clean = False
+    targetable = True
+
+    def __call__(self, view: View, goal: Goal) -> Any:
+        raise NotImplementedError
+
+
+@objectives.register("cross_entropy")
+@dataclass(frozen=True)
+class CrossEntropy(Objective):
+    """Cross-entropy of the true label (targeted: minus that of the target). Madry et al. 2018."""
+
+    def __call__(self, view: View, goal: Goal) -> Any:
+        if goal.targets is not None:
+            return -losses.cross_entropy(goal.targets, view.logits)
+        return losses.cross_entropy(goal.labels, view.logits)
+
+
+@objectives.register("margin")
+@dataclass(frozen=True)
+class CWMargin(Objective):
+    """-max(z_y - max_{j != y} z_j + confidence, 0); targeted: the same with the target on top.
+
+    Carlini & Wagner 2017 in the Linf form of Madry's and Feature Scattering's evaluations, whose
+    confidence is 50. The gradient stops once the margin exceeds the confidence.
+    """
+
+    confidence: float = 50.0
+
+    def __call__(self, view: View, goal: Goal) -> Any:
+        if goal.targets is not None:
+            return -ops.maximum(losses.margin(goal.targets, view.logits) + self.confidence, 0.0)
+        return -ops.maximum(self.confidence - losses.margin(goal.labels, view.logits), 0.0)
+
+
+@objectives.register("dlr")
+@dataclass(frozen=True)
+class DLR(Objective):
+    """Difference of logits ratio, and its targeted form. Croce & Hein 2020, equations 6 and 7."""
+
+    def __call__(self, view: View, goal: Goal) -> Any:
+        if goal.targets is not None:
+            return losses.targeted_dlr(goal.labels, goal.targets, view.logits)
+        return losses.dlr(goal.labels, view.logits)
+
+
+@objectives.register("kl")
+@dataclass(frozen=True)
+class KL(Objective):
+    """KL(clean || adversarial): the inner objective of TRADES, Zhang et al. 2019."""
+
+    needs_clean = True
+    targetable = False
+
+    def __call__(self, view: View, goal: Goal) -> Any:
+        return losses.kl_divergence(_clean(goal).logits, view.logits)
+
+
+@objectives.register("reverse_kl")
+@dataclass(frozen=True)
+class ReverseKL(Objective):
+    """KL(adversarial || clean): the adversary of ADR-TRADES as its paper writes it."""
+
+    needs_clean = True
+    targetable = False
+
+    def __call__(self, view: View, goal: Goal) -> Any:
+        return losses.kl_divergence(view.logits, _clean(goal).logits)
+
+
+@dataclass(frozen=True)
+class Custom(Objective):
+    """Any callable `(labels, logits) -> (B,)`, a `keras.losses.Loss` included; targeted: minus it."""
+
+    function: Callable[[Any, Any], Any]
+
+    def __call__(self, view: View, goal: Goal) -> Any:
+        if goal.targets is not None:
+            return -self.function(goal.targets, view.logits)
+        return self.function(goal.labels, view.logits)
+
+
+def get_objective(objective: Any) -> Objective:
+    """Resolve a name, an `Objective`, a `keras.losses.Loss` or a callable `(labels, logits) -> (B,)`."""
+    if isinstance(objective, Objective):
+        return objective
+    if isinstance(objective, str):
+        return objectives[objective]()
+    if isinstance(objective, keras.losses.Loss):
+        return Custom(objective.call)
+    if callable(objective):
+        return Custom(objective)
+    raise InputError(
+        "An attack's loss is a name, an Objective, a keras.losses.Loss or a callable "
+        f"(labels, logits) -> (B,). Received: {objective!r} of type {type(objective).__name__}."
+    )
+
+
+def check_targetable(objective: Objective) -> None:
+    """Refuse a targeted attack on an objective without a targeted form."""
+    require(
+        objective.targetable,
+        f"{type(objective).__name__} has no targeted form; use one of "
+        f"{', '.join(name for name in objectives if objectives[name].targetable)}.",
+    )
+
+
+def _clean(goal: Goal) -> View:
+    assert goal.clean is not None  # `aim` fills it in for every objective with needs_clean
+    return goal.clean

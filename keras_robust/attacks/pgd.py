@@ -1,0 +1,272 @@
+"""Projected gradient descent and its relatives: the same climb with other options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_robust.attacks.objective import Objective, check_targetable, get_objective
+from keras_robust.attacks.ascent import Rule, State, aim, begin, climb, result
+from keras_robust.attacks.base import Attack, attacks
+from keras_robust.attacks.compiling import compiled, free_batch, gather, padded, scalar
+from keras_robust.attacks.predictions import predict_classes
+from keras_robust.errors import require
+from keras_robust.noise import Noise
+from keras_robust.threat import ThreatModel
+
+_STARTS = (None, "uniform", "normal")
+_NORMAL_SCALE = 0.001  # TRADES starts at x + 0.001 N(0, 1)
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+@attacks.register("pgd")
+@dataclass(frozen=True, kw_only=True)
+class PGD(Attack):
+    """Projected gradient descent. Source: Madry et al. 2018.
+
+    Args:
+        steps: number of gradient steps, >= 1.
+        step_size: length of a step in the attack's norm; None means 2.5 eps / steps.
+        loss: what to climb: "cross_entropy", "margin", "dlr", "kl", "reverse_kl", an `Objective`, a
+            `keras.losses.Loss`, or a callable `(labels, logits) -> (B,)`.
+        start: "uniform" in the ball, "normal" (x + 0.001 N(0, 1), as TRADES) or None (the image itself).
+        restarts: independent runs; only examples not yet misclassified take part in the next.
+        momentum: decay of the accumulated gradient (MIM), or None.
+        keep_best: return the iterate of highest loss instead of the last.
+        check_every: stop early: every so many steps leave out examples already misclassified.
+        targeted: move towards `targets` instead of away from `labels`.
+
+    eps, step size and steps are tensors inside: changing them does not retrace.
+
+    >>> attack = PGD(eps=0.3, steps=40, step_size=0.01)
+    >>> attack.targeted
+    False
+    """
+
+    steps: int = 20
+    step_size: float | None = None
+    loss: Any = "cross_entropy"
+    start: str | None = "uniform"
+    restarts: int = 1
+    momentum: float | None = None
+    keep_best: bool = False
+    check_every: int | None = None
+    targeted: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("steps", "restarts", "check_every"):
+            value = getattr(self, name)
+            optional = name == "check_every" and value is None
+            require(
+                optional or (isinstance(value, int) and not isinstance(value, bool) and value >= 1),
+                f"{name} must be an integer >= 1. Received: {name}={value!r}.",
+            )
+        require(
+            self.step_size is None or self.step_size > 0,
+            f"step_size must be a number > 0 or None. Received: step_size={self.step_size!r}.",
+        )
+        require(
+            self.start in _STARTS,
+            f"start must be one of {', '.join(map(repr, _STARTS))}. Received: start={self.start!r}.",
+        )
+        if self.targeted:
+            check_targetable(self.objective)
+
+    @property
+    def objective(self) -> Objective:
+        """The objective that is climbed."""
+        return get_objective(self.loss)
+
+    @property
+    def rule(self) -> Rule:
+        """The static options of the climb."""
+        return Rule(self.momentum, self.keep_best)
+
+    def step(self) -> float:
+        """The step size in use."""
+        return 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
+
+    def perturb(
+        self, model: keras.Model, images: Any, labels: Any, noise: Noise, targets: Any = None
+    ) -> Any:
+        """Adversarial images inside a graph, for use in a training step; see `__call__` otherwise."""
+        goal = aim(model, self.objective, images, labels, targets)
+        state = begin(self._begin(images, noise), self.rule)
+        state = climb(
+            model,
+            self.objective,
+            self.threat,
+            images,
+            goal,
+            state,
+            steps=self.steps,
+            step_size=self.step(),
+            rule=self.rule,
+        )
+        return ops.stop_gradient(result(state, self.rule))
+
+    def _begin(self, images: Any, noise: Noise) -> Any:
+        if self.start == "uniform":
+            return self.threat.random_start(images, noise)
+        if self.start == "normal":
+            moved = images + _NORMAL_SCALE * noise.normal(ops.shape(images))
+            return self.threat.project(moved, images)
+        return images
+
+    def _check_targets(self, targets: Any) -> None:
+        require(
+            (targets is not None) == self.targeted,
+            "targets are given if and only if targeted=True. "
+            f"Received: targeted={self.targeted}, targets={targets!r}.",
+        )
+
+    def _attempts(self, labels: np.ndarray, targets: Any, num_classes: int) -> Iterator[Any]:
+        """The targets `(B,)` of each attempt on a batch (None: untargeted)."""
+        for _ in range(self.restarts):
+            yield targets
+
+    def _fooled(self, model: keras.Model, images: Any, labels: np.ndarray, targets: Any) -> np.ndarray:
+        classes = np.asarray(predict_classes(model, images, self.jit_compile))
+        return classes == targets if self.targeted else classes != labels
+
+    def _run(
+        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, key: tuple[int, int]
+    ) -> np.ndarray:
+        adversarial = images.copy()
+        standing = np.arange(len(images))
+        attempts = list(self._attempts(labels, targets, model.output_shape[-1]))
+        for number, wanted in enumerate(attempts):
+            goal = (labels[standing], None if wanted is None else wanted[standing])
+            found = self._attempt(model, images[standing], *goal, Noise(key).fold(number))
+            adversarial[standing] = found
+            if number + 1 < len(attempts):
+                standing = standing[~self._fooled(model, found, *goal)]
+            if not standing.size:
+                break
+        return adversarial
+
+    def _attempt(
+        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, noise: Noise
+    ) -> np.ndarray:
+        """One climb from one start; with `check_every`, segments that leave out the misclassified."""
+        found = np.empty_like(images)
+        active = np.arange(len(images))
+        state = begin(self._begin(ops.convert_to_tensor(images), noise), self.rule)
+        for steps in self._segments():
+            state = self._climb(model, images, labels, targets, state, active, steps)
+            found[active] = result(state, self.rule)
+            if self.check_every is None:
+                break
+            goal = (labels[active], None if targets is None else targets[active])
+            rows = np.flatnonzero(~self._fooled(model, found[active], *goal))
+            if not rows.size:
+                break
+            active, state = active[rows], gather(state, rows)
+        return found
+
+    def _segments(self) -> Iterator[int]:
+        length = self.check_every or self.steps
+        for done in range(0, self.steps, length):
+            yield min(length, self.steps - done)
+
+    def _climb(
+        self,
+        model: keras.Model,
+        images: np.ndarray,
+        labels: np.ndarray,
+        targets: Any,
+        state: State,
+        active: np.ndarray,
+        steps: int,
+    ) -> State:
+        """`steps` steps of the `active` examples in the loop that attacks with these options share."""
+        objective, rule, targeted = self.objective, self.rule, targets is not None
+
+        def build() -> Any:
+            def run(images: Any, labels: Any, targets: Any, state: State, eps: Any, size: Any, steps: Any):
+                threat = ThreatModel(self.norm, eps, self.bounds)
+                goal = aim(model, objective, images, labels, targets if targeted else None)
+                return climb(
+                    model, objective, threat, images, goal, state, steps=steps, step_size=size, rule=rule
+                )
+
+            return run
+
+        rows = padded(active, self.jit_compile)
+        batch = (
+            tf.constant(images[rows]),
+            tf.constant(labels[rows]),
+            tf.constant((targets if targeted else labels)[rows]),
+            gather(state, padded(np.arange(len(active)), self.jit_compile)),
+        )
+        signature = (*tf.nest.map_structure(free_batch, batch), *map(scalar, ("float32", "float32", "int32")))
+        key = ("climb", objective, self.norm, self.bounds, rule, targeted)
+        function = compiled(model, key, build, signature, self.jit_compile)
+        numbers = (np.float32(self.eps), np.float32(self.step()), np.int32(steps))
+        return gather(function(*batch, *numbers), np.arange(len(active)))
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+@attacks.register("fgsm")
+@dataclass(frozen=True, kw_only=True)
+class FGSM(PGD):
+    """Fast gradient sign method: one full step from the image itself. Goodfellow et al. 2015."""
+
+    steps: int = 1
+    start: str | None = None
+
+    def step(self) -> float:
+        return self.eps if self.step_size is None else self.step_size
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+@attacks.register("bim")
+@dataclass(frozen=True, kw_only=True)
+class BIM(PGD):
+    """Basic iterative method: PGD from the image itself. Kurakin et al. 2017."""
+
+    start: str | None = None
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+@attacks.register("mim")
+@dataclass(frozen=True, kw_only=True)
+class MIM(BIM):
+    """Momentum iterative method: BIM along the accumulated normalised gradient. Dong et al. 2018."""
+
+    momentum: float | None = 1.0
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+@attacks.register("cw")
+@dataclass(frozen=True, kw_only=True)
+class CW(PGD):
+    """PGD on Carlini and Wagner's margin with confidence 50, as CW-Linf is evaluated (Madry et al.)."""
+
+    loss: Any = "margin"
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+@attacks.register("multi_targeted")
+@dataclass(frozen=True, kw_only=True)
+class MultiTargeted(PGD):
+    """Targeted PGD towards every other class in turn; any misclassification ends it.
+
+    Source: the multi-targeted evaluation of ADR (Bui et al. 2020), Gowal et al. 2019.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_targetable(self.objective)
+
+    def _attempts(self, labels: np.ndarray, targets: Any, num_classes: int) -> Iterator[Any]:
+        for _ in range(self.restarts):
+            for shift in range(1, num_classes):
+                yield (labels + shift) % num_classes

@@ -1,0 +1,144 @@
+"""`tf.data` input: shuffled and augmented for training, in order for evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from keras_robust.data.arrays import Arrays, check
+from keras_robust.errors import require
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def steps_per_epoch(arrays: Arrays, batch_size: int, drop_remainder: bool = True) -> int:
+    """Number of batches that `pipeline` makes of one pass over the examples."""
+    size = len(arrays.labels)
+    lower, upper = 1, size if drop_remainder else math.inf
+    require(
+        lower <= batch_size <= upper,
+        f"batch_size must be at least 1, and at most the {size} examples where the remainder is dropped. "
+        f"Received: {batch_size}.",
+    )
+    return size // batch_size if drop_remainder else math.ceil(size / batch_size)
+
+
+def pipeline(
+    arrays: Arrays,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    epochs: int | None = None,
+    initial_epoch: int = 0,
+    augment: Iterable[str | Mapping[str, Any]] = (),
+    drop_remainder: bool = True,
+) -> tf.data.Dataset:
+    """Shuffled, augmented batches for training: one stream over all epochs.
+
+    The batch at a step is a function of (seed, epoch, step) alone, so a run resumed with
+    `initial_epoch=k` sees bit for bit what the uninterrupted one saw from epoch k on. Give `fit`
+    `steps_per_epoch=steps_per_epoch(arrays, batch_size)`, so that it cuts the stream into epochs.
+
+    Args:
+        arrays: examples; uint8 images stay so in memory and are scaled batch by batch.
+        batch_size: images per batch, over all replicas.
+        seed: seed of the order and of the augmentation.
+        epochs: epoch at which the stream ends, counted from 0 as in `fit`; None: never.
+        initial_epoch: epoch at which it begins.
+        augment: names of augmentations, or mappings `{"name": ..., option: value}`, applied in order.
+        drop_remainder: leave out an epoch's last, smaller batch.
+
+    Returns:
+        `tf.data.Dataset` of (images `(B, H, W, C)` float32 in [0, 1], labels `(B,)` int32).
+
+    Raises:
+        InputError: arrays, sizes, epochs or augmentations that cannot be used.
+
+    >>> from keras_robust import data
+    >>> digits = data.load("digits")
+    >>> train = data.pipeline(digits, 128, epochs=2)
+    >>> int(train.cardinality()) == 2 * data.steps_per_epoch(digits, 128)
+    True
+    """
+    import tensorflow as tf
+
+    from keras_robust.data.augmentation import build
+
+    check(arrays)
+    steps = steps_per_epoch(arrays, batch_size, drop_remainder)
+    last = tf.int64.max if epochs is None else epochs
+    require(
+        0 <= initial_epoch <= last,
+        f"initial_epoch must be in 0..{'' if epochs is None else epochs}. Received: {initial_epoch}.",
+    )
+    size = len(arrays.labels)
+    gather = _gather(arrays)
+    augmented = build(augment, arrays.images.shape[1:])
+
+    def index_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+        epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(tf.range(size), epoch_seed)
+        batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder)
+        return batches.enumerate().map(lambda step, batch: (batch, tf.random.fold_in(epoch_seed, step)))
+
+    def examples(indices: tf.Tensor, step_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = gather(indices)
+        return augmented(images, step_seed), labels
+
+    stream = tf.data.Dataset.range(initial_epoch, last).flat_map(index_batches)
+    total = tf.data.INFINITE_CARDINALITY if epochs is None else (epochs - initial_epoch) * steps
+    stream = stream.apply(tf.data.experimental.assert_cardinality(total))
+    return _finish(stream.map(examples, num_parallel_calls=tf.data.AUTOTUNE))
+
+
+def batches(arrays: Arrays, batch_size: int) -> tf.data.Dataset:
+    """All examples once, in order, for evaluation; the last batch may be smaller.
+
+    Args:
+        arrays: examples; uint8 images stay so in memory and are scaled batch by batch.
+        batch_size: images per batch.
+
+    Returns:
+        `tf.data.Dataset` of (images `(B, H, W, C)` float32 in [0, 1], labels `(B,)` int32).
+
+    Raises:
+        InputError: arrays or a batch size that cannot be used.
+
+    >>> from keras_robust import data
+    >>> [len(labels) for _, labels in data.batches(data.load("digits", "test"), 128)]
+    [128, 128, 104]
+    """
+    import tensorflow as tf
+
+    check(arrays)
+    steps_per_epoch(arrays, batch_size, drop_remainder=False)
+    indices = tf.data.Dataset.range(len(arrays.labels)).batch(batch_size)
+    return _finish(indices.map(_gather(arrays), num_parallel_calls=tf.data.AUTOTUNE))
+
+
+def _gather(arrays: Arrays) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    import tensorflow as tf
+
+    with tf.device("CPU:0"):
+        all_images = tf.constant(arrays.images)
+        all_labels = tf.constant(arrays.labels, tf.int32)
+
+    def gather(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images = tf.gather(all_images, indices)
+        if images.dtype == tf.uint8:
+            images = tf.cast(images, tf.float32) / 255
+        return images, tf.gather(all_labels, indices)
+
+    return gather
+
+
+def _finish(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.deterministic = True
+    # There are no files to share out among workers.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)

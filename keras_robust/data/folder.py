@@ -1,0 +1,124 @@
+"""The user's own images: a folder with one subfolder per class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import numpy as np
+
+from keras_robust.data.arrays import Arrays, concatenate, holdout
+from keras_robust.data.specs import SPLITS, Dataset, datasets
+from keras_robust.errors import InputError, require, unknown_name
+
+TEST_SHARE = 0.2
+_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png"}
+
+
+@dataclass(frozen=True)
+class Folder(Dataset):
+    """Images under `root/<class>/`, or under `root/train/<class>/` and `root/test/<class>/`.
+
+    Without the two subfolders, a fixed stratified fifth of the images is the test split.
+    """
+
+    root: Path = Path()
+    classes: tuple[str, ...] = ()
+
+    def at(self, reference: str) -> Folder:
+        path, _, query = reference.partition("?")
+        require(bool(path), "A folder dataset needs a path, as in 'folder:/path/to/images?size=32x32'.")
+        root = Path(path).expanduser()
+        size, channels = _options(query)
+        classes = {_class_names(directory) for directory in _split_directories(root).values()}
+        require(len(classes) == 1, f"train and test of {root} must hold the same classes: {sorted(classes)}.")
+        (names,) = classes
+        image_shape = (*(size or _size_of_first_image(root)), channels)
+        return replace(self, root=root, image_shape=image_shape, num_classes=len(names), classes=names)
+
+    def class_names(self, data_dir: str | None) -> tuple[str, ...]:
+        return self.classes
+
+    def sizes(self, data_dir: str | None) -> Mapping[str, int]:
+        counts = {
+            split: len(_images(directory)) for split, directory in _split_directories(self.root).items()
+        }
+        if len(counts) == 2:
+            return counts
+        # as scikit-learn rounds a share
+        test = int(np.ceil(TEST_SHARE * counts["train"]))
+        return {"train": counts["train"] - test, "test": test}
+
+    def read(self, split: str, data_dir: str | None, download: bool) -> Arrays:
+        directories = _split_directories(self.root)
+        if len(directories) == 2:
+            return self._read(directories[split])
+        return holdout(self._read(self.root), TEST_SHARE)[SPLITS.index(split)]
+
+    def _read(self, directory: Path) -> Arrays:
+        import keras
+        import tensorflow as tf
+
+        batches = keras.utils.image_dataset_from_directory(
+            directory,
+            class_names=list(self.classes),
+            color_mode="grayscale" if self.image_shape[-1] == 1 else "rgb",
+            image_size=self.image_shape[:2],
+            interpolation="area",
+            batch_size=256,
+            shuffle=False,
+            verbose=False,
+        )
+        stored = batches.map(lambda images, labels: (tf.cast(tf.round(images), tf.uint8), labels))
+        return concatenate(stored.as_numpy_iterator())
+
+
+def _options(query: str) -> tuple[tuple[int, int] | None, int]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    size, channels = options.pop("size", None), options.pop("channels", "3")
+    for name in options:
+        raise unknown_name("folder option", name, ("size", "channels"))
+    require(channels in ("1", "3"), f"channels must be 1 or 3. Received: {channels!r}.")
+    return None if size is None else _height_and_width(size), int(channels)
+
+
+def _height_and_width(size: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", size)
+    if match is None:
+        raise InputError(f"size must be HEIGHTxWIDTH in pixels, as in 32x32. Received: {size!r}.")
+    return int(match[1]), int(match[2])
+
+
+def _split_directories(root: Path) -> dict[str, Path]:
+    require(root.is_dir(), f"No such folder: {root}.")
+    if all((root / split).is_dir() for split in SPLITS):
+        return {split: root / split for split in SPLITS}
+    return {"train": root}
+
+
+def _class_names(directory: Path) -> tuple[str, ...]:
+    names = tuple(sorted(entry.name for entry in directory.iterdir() if entry.is_dir()))
+    empty = [name for name in names if not _images(directory / name)]
+    require(
+        len(names) > 1 and not empty,
+        f"{directory} must hold one subfolder of images ({', '.join(sorted(_SUFFIXES))}) per class, at least "
+        f"two. Received: {len(names)} subfolders, without images: {', '.join(empty) or 'none'}.",
+    )
+    return names
+
+
+def _images(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.suffix.lower() in _SUFFIXES)
+
+
+def _size_of_first_image(root: Path) -> tuple[int, int]:
+    import tensorflow as tf
+
+    image = tf.io.decode_image(tf.io.read_file(str(_images(root)[0])), expand_animations=False)
+    return int(image.shape[0]), int(image.shape[1])
+
+
+datasets.register("folder")(Folder("the user's folder of images", image_shape=(), num_classes=0))

@@ -1,0 +1,12 @@
+"""Cross-entropy of integer labels, one value per example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+
+def cross_entropy(labels: Any, logits: Any) -> Any:
+    """-log softmax(logits)[label], `(B,)` float32; labels `(B,)` integers, logits `(B, K)`."""
+    return ops.sparse_categorical_crossentropy(labels, ops.cast(logits, "float32"), from_logits=True)

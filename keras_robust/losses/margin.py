@@ -1,0 +1,77 @@
+"""Margin losses: how far the best other class stands above (or below) the true one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def _true_and_best_other(labels: Any, logits: Any) -> tuple[Any, Any]:
+    true = ops.one_hot(labels, logits.shape[-1], dtype="bool")
+    lowest = ops.full_like(logits, float("-inf"))
+    return (
+        ops.max(ops.where(true, logits, lowest), axis=-1),
+        ops.max(ops.where(true, lowest, logits), axis=-1),
+    )
+
+
+def margin(labels: Any, logits: Any) -> Any:
+    """max_{j != y} z_j - z_y, `(B,)`: positive exactly where the example is misclassified.
+
+    Args:
+        labels: `(B,)` integers.
+        logits: `(B, K)` float32.
+
+    Source: Carlini & Wagner 2017, f6.
+    """
+    true, other = _true_and_best_other(labels, logits)
+    return other - true
+
+
+def dlr(labels: Any, logits: Any) -> Any:
+    """Difference of logits ratio, -(z_y - max_{j != y} z_j) / (z_(1) - z_(3)), `(B,)`.
+
+    Invariant to shift and scale of the logits; needs K >= 3. Source: Croce & Hein 2020, equation 6.
+    """
+    ranked = ops.top_k(logits, k=3)[0]
+    return margin(labels, logits) / (ranked[:, 0] - ranked[:, 2] + 1e-12)
+
+
+def targeted_dlr(labels: Any, targets: Any, logits: Any) -> Any:
+    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2), `(B,)`; K >= 4. Croce & Hein 2020, equation 7."""
+    ranked = ops.top_k(logits, k=4)[0]
+    spread = ranked[:, 0] - (ranked[:, 2] + ranked[:, 3]) / 2
+    true = ops.sum(ops.where(ops.one_hot(labels, logits.shape[-1], dtype="bool"), logits, 0.0), axis=-1)
+    target = ops.sum(ops.where(ops.one_hot(targets, logits.shape[-1], dtype="bool"), logits, 0.0), axis=-1)
+    return (target - true) / (spread + 1e-12)
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class Margin(keras.losses.Loss):
+    """Hinge on the classification margin: max(max_{j != y} z_j - z_y + confidence, 0).
+
+    Args:
+        confidence: the margin (>= 0, in logits) by which the true class should stand above.
+
+    >>> import numpy as np
+    >>> float(Margin(confidence=1.0)(np.array([0]), np.array([[3.0, 1.0]], "float32")))
+    0.0
+    """
+
+    def __init__(
+        self,
+        confidence: float = 0.0,
+        reduction: str = "sum_over_batch_size",
+        name: str = "margin",
+        dtype: Any = None,
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.confidence = confidence
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return ops.maximum(margin(ops.cast(y_true, "int32"), y_pred) + self.confidence, 0.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"confidence": self.confidence, "name": self.name, "reduction": self.reduction}

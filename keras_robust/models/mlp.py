@@ -1,0 +1,46 @@
+"""Fully connected networks for toy data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from keras_robust.errors import require
+from keras_robust.models.assembly import assemble, logits_layer, require_policy, require_positive
+from keras_robust.models.latent import LatentClassifier
+from keras_robust.models.registry import architectures
+
+
+@architectures.register("mlp")
+def mlp(
+    input_shape: Sequence[int] = (2,),
+    num_classes: int = 2,
+    *,
+    hidden: Sequence[int] = (64, 64),
+    dtype: str | None = None,
+) -> LatentClassifier:
+    """Affine layers with ReLU between them, He-normal.
+
+    Args:
+        input_shape: shape of one example, `(features,)`; an image is flattened.
+        num_classes: number of logits.
+        hidden: units of the hidden layers, at least one; the last one is the latent.
+        dtype: Keras dtype policy of all layers but the last.
+
+    Raises:
+        InputError: an option is not as described.
+    """
+    for option, sizes in {"input_shape": input_shape, "hidden": hidden}.items():
+        require(
+            isinstance(sizes, (tuple, list)), f"{option} must be a sequence of sizes; received {sizes!r}."
+        )
+        require_positive(**{option: sizes})
+    require_policy(dtype)
+    images = keras.Input(tuple(input_shape), name="images")
+    features = keras.layers.Flatten(dtype=dtype)(images)
+    for units in hidden:
+        features = keras.layers.Dense(units, activation="relu", kernel_initializer="he_normal", dtype=dtype)(
+            features
+        )
+    return assemble(images, features, [logits_layer(num_classes)], name="mlp")

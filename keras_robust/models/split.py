@@ -1,0 +1,228 @@
+"""Cut any Keras classifier at a layer: what comes before is the encoder, what comes after is the head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_robust.errors import InputError, require, unknown_name
+from keras_robust.models.latent import JointClassifier, LatentClassifier
+
+
+def split(
+    model: keras.Model, at: str | int | keras.layers.Layer, strip_softmax: bool = False
+) -> LatentClassifier:
+    """A `LatentClassifier` on the layers of `model`, whose latent is the output of one of them.
+
+    Nothing is copied: both models share their layers and variables, so training one trains the other.
+
+    Args:
+        model: built functional or Sequential classifier with one input and one output: images
+            `(B, H, W, C)` float32 in [0, 1] to logits `(B, K)`. It may hold nested models.
+        at: the layer whose output is the latent: its name, its index in `model.layers` (negative ones
+            count from the end) or the layer itself. A name and a layer are also found inside nested
+            models, outermost first, so that a `LatentClassifier` can be cut again elsewhere.
+        strip_softmax: leave out a softmax at the end of `model`: a `Softmax` layer, an `Activation`, or
+            the activation of a last `Dense`.
+
+    Returns:
+        The classifier. It is a `JointClassifier`, whose `head` is None, if something other than the
+        latent reaches the logits from before the cut (a skip connection, or a layer with weights that
+        is used on both sides); `latent_and_logits` works all the same.
+
+    Raises:
+        InputError: no graph of layers, more than one input or output, no such layer, a layer that is
+            used more than once, or a softmax at the end that is not to be, or cannot be, left out.
+
+    Example:
+        >>> import keras
+        >>> net = keras.applications.MobileNetV2((32, 32, 3), weights=None, classes=10)
+        >>> classifier = split(net, at="out_relu", strip_softmax=True)
+        >>> classifier.encoder.output_shape, classifier.head.output_shape
+        ((None, 1, 1, 1280), (None, 10))
+    """
+    graph = _graph(model)
+    position = _position(model, at)
+    if _ends_in_softmax(graph):
+        require(
+            strip_softmax,
+            f"Model {model.name!r} ends in a softmax (layer {graph.operations[-1].name!r}), but classifiers "
+            "return logits. Pass strip_softmax=True to leave it out.",
+        )
+        graph = _without_softmax(graph)
+    layer = _inner_layers(graph)[position]
+    while layer not in graph.layers:
+        graph = _inline(graph, layer)
+    images, latent, logits = _trace(graph, layer)
+    return _assemble(images, latent, logits, name=model.name)
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+class DenseLogits(keras.layers.Wrapper):
+    """What a `Dense` layer computes before its activation, on the same variables.
+
+    Args:
+        layer: the `keras.layers.Dense`, whose activation is not applied.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        logits = keras.ops.matmul(inputs, self.layer.kernel)
+        return keras.ops.add(logits, self.layer.bias) if self.layer.use_bias else logits
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return self.layer.compute_output_shape(input_shape)
+
+
+def _graph(model: keras.Model) -> keras.Model:
+    """The plain functional model of `model`: same layers, neither compiled nor Sequential."""
+    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
+    if not isinstance(model, keras.Model) or inputs is None or outputs is None:
+        raise InputError(
+            "split takes a built functional or Sequential keras.Model. A Sequential model is built by an "
+            "Input as its first layer or by build(input_shape); a subclassed model has no graph of layers "
+            f"to cut: give LatentClassifier its encoder and head. Received {_describe(model)}."
+        )
+    require(
+        len(inputs) == len(outputs) == 1,
+        "split takes a model with one input and one output; "
+        f"{model.name!r} has {len(inputs)} and {len(outputs)}.",
+    )
+    return keras.Model(inputs[0], outputs[0], name=model.name)
+
+
+def _describe(model: Any) -> str:
+    if isinstance(model, keras.Sequential):
+        return f"the Sequential model {model.name!r}, which is not built"
+    return f"an object of type {type(model).__name__}"
+
+
+def _is_graph(operation: keras.Operation) -> bool:
+    return isinstance(operation, keras.Model) and getattr(operation, "inputs", None) is not None
+
+
+def _inner_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of `model` that are not inputs, then those of its nested models."""
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    return layers + [inner for nested in filter(_is_graph, layers) for inner in _inner_layers(nested)]
+
+
+def _position(model: keras.Model, at: str | int | keras.layers.Layer) -> int:
+    """Where among the inner layers of `model` the named one is."""
+    layers = _inner_layers(model)
+    names = [layer.name for layer in layers]
+    if isinstance(at, int) and not isinstance(at, bool):
+        count = len(model.layers)
+        require(
+            -count <= at < count, f"Layer index {at} is outside [{-count}, {count - 1}] of {model.name!r}."
+        )
+        at = model.layers[at]
+    for position, layer in enumerate(layers):
+        if at is layer or at == names[position]:
+            return position
+    raise unknown_name("layer", getattr(at, "name", at), names)
+
+
+def _rewire(graph: keras.Model, call: Callable[..., Any]) -> keras.Model:
+    """`graph` with `call(operation, *args, **kwargs)` in place of each call, on the same layers."""
+    return keras.models.clone_model(graph, clone_function=lambda layer: layer, call_function=call)
+
+
+def _inline(graph: keras.Model, layer: keras.layers.Layer) -> keras.Model:
+    """`graph` with the layers of the nested model that holds `layer` in place of that model."""
+
+    def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
+        holds = _is_graph(operation) and layer in _inner_layers(operation)
+        return operation.call(*args, **kwargs) if holds else operation(*args, **kwargs)
+
+    return _rewire(graph, call)
+
+
+def _ends_in_softmax(graph: keras.Model) -> bool:
+    last = _graph(graph).operations[-1]
+    return _ends_in_softmax(last) if _is_graph(last) else _is_softmax(last) or _activates_by_softmax(last)
+
+
+def _is_softmax(operation: keras.Operation) -> bool:
+    # By its name, because keras.ops.softmax leaves an operation whose class is not public.
+    is_activation = isinstance(operation, keras.layers.Activation)
+    return type(operation).__name__ == "Softmax" or (is_activation and _activates_by_softmax(operation))
+
+
+def _activates_by_softmax(operation: keras.Operation) -> bool:
+    return getattr(operation, "activation", None) is keras.activations.softmax
+
+
+def _without_softmax(graph: keras.Model) -> keras.Model:
+    """`graph` up to its logits; all other layers keep their place."""
+    graph = _graph(graph)
+    last = graph.operations[-1]
+    replacement = _logits_in_place_of(last)
+
+    def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
+        if operation is not last:
+            return operation(*args, **kwargs)
+        return replacement(*args, **kwargs) if _is_graph(last) else replacement(args[0])
+
+    return _rewire(graph, call)
+
+
+def _logits_in_place_of(operation: keras.Operation) -> keras.Operation:
+    if _is_graph(operation):
+        return _without_softmax(operation)
+    if _is_softmax(operation):
+        return keras.layers.Identity(name=operation.name)
+    if isinstance(operation, keras.layers.Dense):
+        return DenseLogits(operation, name=operation.name, dtype=operation.dtype_policy)
+    raise InputError(
+        f"The softmax inside the last layer {operation.name!r} ({type(operation).__name__}) cannot be left "
+        "out. Valid: a Softmax or Activation layer, or a Dense layer with activation='softmax'."
+    )
+
+
+def _trace(
+    graph: keras.Model, layer: keras.layers.Layer
+) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
+    """The symbolic images, latent and logits."""
+    latents = []
+
+    def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
+        outputs = operation(*args, **kwargs)
+        if operation is layer:
+            latents.append(outputs)
+        return outputs
+
+    graph = _rewire(graph, call)
+    require(
+        len(latents) == 1,
+        f"Layer {layer.name!r} is used {len(latents)} times; the latent is one tensor. Choose another layer.",
+    )
+    require(
+        isinstance(latents[0], keras.KerasTensor),
+        f"Layer {layer.name!r} has several outputs; the latent is one tensor. Choose another layer.",
+    )
+    return graph.inputs[0], latents[0], graph.outputs[0]
+
+
+def _assemble(
+    images: keras.KerasTensor, latent: keras.KerasTensor, logits: keras.KerasTensor, name: str
+) -> LatentClassifier:
+    if latent is logits:
+        logits = keras.layers.Identity(dtype=latent.dtype)(latent)
+    encoder = keras.Model(images, latent, name="encoder")
+    head = _head(latent, logits)
+    if head is None or _share_weights(encoder, head):
+        return JointClassifier(keras.Model(images, [latent, logits], name="joint"), name=name)
+    return LatentClassifier(encoder, head, name=name)
+
+
+def _head(latent: keras.KerasTensor, logits: keras.KerasTensor) -> keras.Model | None:
+    try:
+        return keras.Model(latent, logits, name="head")
+    except ValueError:  # Keras: the logits are not connected to the latent alone
+        return None
+
+
+def _share_weights(encoder: keras.Model, head: keras.Model) -> bool:
+    return not {id(weight) for weight in encoder.weights}.isdisjoint(id(weight) for weight in head.weights)

@@ -1,0 +1,131 @@
+"""What an adversary may do to an image: a ball around it, inside the pixel bounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from keras import ops
+
+from keras_robust.errors import require, unknown_name
+from keras_robust.noise import Noise
+
+_TINY = 1e-12
+
+
+def _per_example(values: Any, like: Any) -> Any:
+    return ops.reshape(values, (-1,) + (1,) * (len(like.shape) - 1))
+
+
+def _l2(x: Any) -> Any:
+    return ops.sqrt(ops.sum(ops.square(ops.reshape(x, (ops.shape(x)[0], -1))), axis=1))
+
+
+class Linf:
+    """The maximum norm: every pixel may move by eps."""
+
+    @staticmethod
+    def size(delta: Any) -> Any:
+        return ops.max(ops.abs(ops.reshape(delta, (ops.shape(delta)[0], -1))), axis=1)
+
+    @staticmethod
+    def project(delta: Any, eps: Any) -> Any:
+        return ops.clip(delta, -eps, eps)
+
+    @staticmethod
+    def steepest(gradient: Any) -> Any:
+        return ops.sign(gradient)
+
+    @staticmethod
+    def random(shape: Any, noise: Noise) -> Any:
+        return noise.uniform(shape, -1.0, 1.0)
+
+
+class L2:
+    """The Euclidean norm of the flattened image."""
+
+    @staticmethod
+    def size(delta: Any) -> Any:
+        return _l2(delta)
+
+    @staticmethod
+    def project(delta: Any, eps: Any) -> Any:
+        return delta * _per_example(ops.minimum(1.0, eps / ops.maximum(_l2(delta), _TINY)), delta)
+
+    @staticmethod
+    def steepest(gradient: Any) -> Any:
+        return gradient / _per_example(ops.maximum(_l2(gradient), _TINY), gradient)
+
+    @staticmethod
+    def random(shape: Any, noise: Noise) -> Any:
+        direction = L2.steepest(noise.normal(shape))
+        dimension = math.prod(shape[1:])
+        radius = noise.uniform((shape[0],)) ** (1.0 / dimension)
+        return direction * _per_example(radius, direction)
+
+
+NORMS = {"linf": Linf, "l2": L2}
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """A norm ball of radius `eps` around each image, cut with the pixel bounds.
+
+    Args:
+        norm: "linf" or "l2".
+        eps: radius in the units of the images ([0, 1]); a non-negative number or a scalar tensor.
+        bounds: lowest and highest pixel value.
+
+    Source: Madry et al. 2018, section 2.
+
+    >>> import numpy as np
+    >>> threat = ThreatModel("linf", eps=0.1)
+    >>> x = np.full((1, 2, 2, 1), 0.95, "float32")
+    >>> float(threat.project(x + 0.5, x).numpy().max())
+    1.0
+    """
+
+    norm: str = "linf"
+    eps: Any = 0.0
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise unknown_name("norm", self.norm, NORMS)
+        if isinstance(self.eps, (int, float)):
+            require(
+                math.isfinite(self.eps) and self.eps >= 0,
+                f"eps must be a finite number >= 0 in the units of the images. Received: eps={self.eps}.",
+            )
+        low, high = self.bounds
+        require(low < high, f"bounds must be (low, high) with low < high. Received: bounds={self.bounds}.")
+
+    @property
+    def _norm(self) -> Any:
+        return NORMS[self.norm]
+
+    def project(self, adversarial: Any, images: Any) -> Any:
+        """The nearest point of the ball around `images`, clipped to the bounds. Shapes `(B, ...)`."""
+        return self.clip(images + self._norm.project(adversarial - images, self.eps))
+
+    def clip(self, images: Any) -> Any:
+        """`images` clipped to the pixel bounds."""
+        return ops.clip(images, *self.bounds)
+
+    def random_start(self, images: Any, noise: Noise) -> Any:
+        """A point drawn uniformly from the ball around each of `images`, clipped to the bounds."""
+        return self.clip(images + self.eps * self._norm.random(static_shape(images), noise))
+
+    def steepest(self, gradient: Any) -> Any:
+        """The direction of unit size along which a linear function with this gradient rises fastest."""
+        return self._norm.steepest(gradient)
+
+    def distance(self, adversarial: Any, images: Any) -> Any:
+        """Size of each perturbation in this norm, `(B,)`."""
+        return self._norm.size(adversarial - images)
+
+
+def static_shape(images: Any) -> tuple[Any, ...]:
+    """Shape with a dynamic batch size and static other dimensions."""
+    return (ops.shape(images)[0], *(int(size) for size in images.shape[1:]))

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_robust import data
+from keras_robust.data.augmentation import augmentations
+from keras_robust.errors import InputError
+
+
+def numbered(size: int, dtype=np.uint8) -> data.Arrays:
+    """Example i has label i, and an image that tells i."""
+    images = np.random.default_rng(1).integers(0, 256, (size, 8, 8, 3)).astype(np.uint8)
+    images[:, 0, 0, 0] = np.arange(size)
+    arrays = data.Arrays(images, np.arange(size, dtype=np.int32))
+    return arrays if dtype == np.uint8 else arrays.as_float()
+
+
+def collect(dataset, batches: int | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+    return list(itertools.islice(dataset.as_numpy_iterator(), batches))
+
+
+def assert_same(first, second) -> None:
+    assert len(first) == len(second)
+    for (images, labels), (other_images, other_labels) in zip(first, second, strict=True):
+        np.testing.assert_array_equal(labels, other_labels)
+        np.testing.assert_array_equal(images, other_images)
+
+
+@settings(max_examples=10, deadline=None)
+@given(size=st.integers(3, 40), batch_size=st.integers(1, 12), drop=st.booleans(), seed=st.integers(0, 2**40))
+def test_every_epoch_is_a_new_permutation(size, batch_size, drop, seed):
+    batch_size = min(batch_size, size)
+    arrays = numbered(size)
+    train = data.pipeline(arrays, batch_size, seed=seed, epochs=2, drop_remainder=drop)
+    steps = data.steps_per_epoch(arrays, batch_size, drop)
+    assert int(train.cardinality()) == 2 * steps
+    batches = collect(train)
+    assert len(batches) == 2 * steps
+    for epoch in (batches[:steps], batches[steps:]):
+        labels = np.concatenate([labels for _, labels in epoch])
+        assert len(set(labels)) == len(labels) == (steps * batch_size if drop else size)
+    for images, labels in batches:
+        assert images.dtype == np.float32 and labels.dtype == np.int32
+        np.testing.assert_array_equal(images, arrays.take(labels).as_float().images)
+
+
+def test_order_depends_on_seed_and_epoch():
+    def order(epoch, seed):
+        train = data.pipeline(numbered(100), 100, seed=seed, initial_epoch=epoch)
+        return tuple(collect(train, 1)[0][1])
+
+    orders = {order(epoch, seed) for epoch in range(3) for seed in range(3)}
+    assert len(orders) == 9
+    assert order(1, 2) == order(1, 2)
+
+
+@pytest.mark.parametrize("augment", [(), *([name] for name in augmentations), ["pad_crop", "flip"]], ids=str)
+def test_a_resumed_run_sees_what_the_uninterrupted_one_saw(augment):
+    arrays = numbered(20)
+    whole = collect(data.pipeline(arrays, 6, seed=7, epochs=3, augment=augment))
+    resumed = collect(data.pipeline(arrays, 6, seed=7, epochs=3, initial_epoch=1, augment=augment))
+    assert len(whole) == 9
+    assert_same(resumed, whole[3:])
+
+
+@pytest.mark.parametrize("epoch", range(4))
+def test_a_run_can_be_resumed_at_any_epoch(epoch):
+    arrays = numbered(20)
+    whole = collect(data.pipeline(arrays, 6, epochs=3))
+    assert_same(collect(data.pipeline(arrays, 6, epochs=3, initial_epoch=epoch)), whole[3 * epoch :])
+
+
+def test_iterators_do_not_disturb_each_other():
+    train = data.pipeline(numbered(40), 4, epochs=2, augment=["pad_crop", "color_jitter"])
+    alone = collect(train)
+    together = [batch for pair in zip(train, train, strict=True) for batch in pair]
+    for index, (images, labels) in enumerate(together):
+        np.testing.assert_array_equal(images, alone[index // 2][0])
+        np.testing.assert_array_equal(labels, alone[index // 2][1])
+
+
+def test_one_image_is_augmented_anew_in_each_epoch():
+    train = data.pipeline(numbered(1), 1, epochs=20, augment=["pad_crop"])
+    assert len({images.tobytes() for images, _ in collect(train)}) > 10
+
+
+def test_without_epochs_the_stream_never_ends():
+    train = data.pipeline(numbered(4), 2)
+    assert train.cardinality() == tf.data.INFINITE_CARDINALITY
+    assert len(collect(train, 21)) == 21
+
+
+@pytest.mark.parametrize("make", [lambda a: data.pipeline(a, 5, epochs=1), lambda a: data.batches(a, 5)])
+def test_stored_bytes_and_floats_give_the_same_batches(make):
+    assert_same(collect(make(numbered(12, np.uint8))), collect(make(numbered(12, np.float32))))
+
+
+def test_every_byte_is_scaled_as_by_load():
+    arrays = data.Arrays(np.arange(256, dtype=np.uint8).reshape(-1, 1, 1, 1), np.zeros(256, np.int32))
+    ((images, _),) = collect(data.batches(arrays, 256))
+    np.testing.assert_array_equal(images, arrays.as_float().images)
+    assert images.max() == 1
+
+
+def test_batches_keep_order_and_remainder():
+    arrays = numbered(11)
+    batches = collect(data.batches(arrays, 4))
+    assert [len(labels) for _, labels in batches] == [4, 4, 3]
+    assert np.concatenate([labels for _, labels in batches]).tolist() == list(range(11))
+    np.testing.assert_array_equal(np.concatenate([images for images, _ in batches]), arrays.as_float().images)
+
+
+def test_points_are_fed_as_they_are():
+    moons = data.load("two_moons")
+    ((points, _),) = collect(data.batches(moons, 1000))
+    np.testing.assert_array_equal(points, moons.images)
+    assert next(iter(data.pipeline(moons, 10)))[0].shape == (10, 2)
+
+
+def test_static_batch_size():
+    images, labels = data.pipeline(numbered(20), 6, augment=["pad_crop", "flip"]).element_spec
+    assert images.shape == (6, 8, 8, 3) and labels.shape == (6,)
+
+
+class Recorder(keras.Model):
+    """Writes down the labels that `fit` gives it."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+        self.seen: list[tuple[int, ...]] = []
+
+    def call(self, images):
+        return self.dense(images[:, 0, 0])
+
+    def train_step(self, batch):
+        _, labels = batch
+        tf.py_function(lambda labels: self.seen.append(tuple(labels.numpy())), [labels], [])
+        return {"loss": tf.constant(0.0)}
+
+
+@pytest.mark.parametrize("initial_epoch", [0, 2])
+def test_fit_sees_the_stream_epoch_by_epoch(initial_epoch):
+    arrays = numbered(20)
+    train = data.pipeline(arrays, 6, initial_epoch=initial_epoch, augment=["flip"])
+    model = Recorder(20)
+    model.compile(run_eagerly=True)
+    steps = data.steps_per_epoch(arrays, 6)
+    model.fit(train, epochs=4, initial_epoch=initial_epoch, steps_per_epoch=steps, verbose=0)
+    whole = [tuple(labels) for _, labels in collect(data.pipeline(arrays, 6, epochs=4))]
+    assert model.seen == whole[steps * initial_epoch :]
+
+
+def test_replicas_share_out_each_batch():
+    """In a process of its own: TensorFlow's devices can be set only once."""
+    code = """
+        import numpy as np, tensorflow as tf
+        from keras_robust import data
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        arrays = data.load("digits")
+        arrays = data.Arrays(arrays.images, np.arange(len(arrays.labels), dtype="int32"))
+        with strategy.scope():
+            train = data.pipeline(arrays, 300, epochs=3, augment=["pad_crop", "cutout"])
+        shared = strategy.experimental_distribute_dataset(train)
+        for (images, labels), (part_images, part_labels) in zip(train, shared, strict=True):
+            parts = strategy.experimental_local_results(part_labels)
+            assert [len(part) for part in parts] == [150, 150]
+            assert np.array_equal(np.concatenate(parts), labels)
+            parts = strategy.experimental_local_results(part_images)
+            assert np.array_equal(np.concatenate(parts), images)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1.*Received: 0"),
+        ({"batch_size": 21}, "at most the 20 examples.*Received: 21"),
+        ({"batch_size": 5, "initial_epoch": -1}, r"initial_epoch must be in 0\.\.\. Received: -1"),
+        ({"batch_size": 5, "initial_epoch": 3, "epochs": 2}, r"initial_epoch must be in 0\.\.2. Received: 3"),
+        ({"batch_size": 5, "augment": ["flop"]}, "Unknown augmentation: 'flop'. Did you mean 'flip'"),
+    ],
+)
+def test_pipeline_refuses(options, message):
+    with pytest.raises(InputError, match=message):
+        data.pipeline(numbered(20), **options)
+
+
+def test_images_out_of_range_are_refused():
+    arrays = data.Arrays(np.full((2, 1, 1, 1), 255, np.float32), np.zeros(2, np.int32))
+    for make in (data.pipeline, data.batches):
+        with pytest.raises(InputError, match="float32 images must lie in"):
+            make(arrays, 1)
