@@ -8,7 +8,6 @@ import tensorflow as tf
 
 _PRIME = 2**31 - 1
 _MULTIPLIER = 1_000_003
-_ALGORITHM = "philox"  # left to itself, XLA picks another generator than the plain graph
 
 
 class Noise:
@@ -39,23 +38,23 @@ class Noise:
         return Noise(self._mixed(-1 - tf.cast(index, tf.int64)), self.shard)
 
     def uniform(self, shape: Any, low: float = 0.0, high: float = 1.0) -> Any:
-        """Float32 tensor, uniform in [low, high), of this replica's `shape` (batch first)."""
-        return self._sharded(
-            lambda full: tf.random.stateless_uniform(full, self.seed(), low, high, alg=_ALGORITHM), shape
-        )
+        """Float32 tensor, uniform in (low, high), of this replica's `shape` (batch first)."""
+        return low + (high - low) * self._unit(shape)
 
     def normal(self, shape: Any) -> Any:
         """Float32 tensor, standard normal, of this replica's `shape` (batch first)."""
-        return self._sharded(
-            lambda full: tf.random.stateless_normal(full, self.seed(), alg=_ALGORITHM), shape
-        )
+        return tf.math.ndtri(self._unit(shape))
+
+    def _unit(self, shape: Any) -> Any:
+        """Uniform in the open interval (0, 1) for the batch of all replicas, this replica's part.
+
+        Made from raw bits: TensorFlow's own floats differ between XLA and the plain graph.
+        """
+        index, count = self.shard
+        full = (shape[0] * count, *shape[1:])
+        bits = tf.random.stateless_uniform(full, self.seed(), None, None, tf.uint32, alg="philox")
+        unit = (tf.cast(tf.bitwise.right_shift(bits, tf.constant(9, tf.uint32)), tf.float32) + 0.5) * 2.0**-23
+        return unit if count == 1 else unit[index * shape[0] : (index + 1) * shape[0]]
 
     def _mixed(self, index: Any) -> tuple[Any, Any]:
         return (self.key[0] * _MULTIPLIER + index) % _PRIME, self.key[1]
-
-    def _sharded(self, draw: Any, shape: Any) -> Any:
-        index, count = self.shard
-        if count == 1:
-            return draw(shape)
-        batch = shape[0]
-        return draw((batch * count, *shape[1:]))[index * batch : (index + 1) * batch]

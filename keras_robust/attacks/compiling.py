@@ -14,19 +14,18 @@ _CACHE = "_keras_robust_compiled"
 def compiled(
     model: Any, key: Hashable, build: Callable[[], Callable], signature: Any, jit_compile: bool | str
 ) -> Any:
-    """The compiled function of `model` under `key`, made by `build` at its first use.
+    """The graph of `model` under `key`, traced from the function that `build` gives, at its first use.
 
     It is kept on the model itself, so that attack objects share it and it lives as long as the model.
-    `signature` fixes the arguments; with free batch dimensions one trace serves every batch size
-    (XLA still compiles each size).
+    `signature` fixes the arguments: with free batch dimensions one trace serves every batch size
+    (XLA still compiles each size), and there is never a second one.
     """
-    functions = vars(model).setdefault(_CACHE, {})
+    graphs = vars(model).setdefault(_CACHE, {})
     jit = use_jit(jit_compile)
-    if (key, jit) not in functions:
-        functions[key, jit] = tf.function(
-            build(), input_signature=signature, jit_compile=jit, autograph=False
-        )
-    return functions[key, jit]
+    if (key, jit) not in graphs:
+        function = tf.function(build(), input_signature=signature, jit_compile=jit, autograph=False)
+        graphs[key, jit] = function.get_concrete_function()
+    return graphs[key, jit]
 
 
 def use_jit(jit_compile: bool | str) -> bool:
@@ -63,6 +62,4 @@ def gather(state: Any, rows: np.ndarray) -> Any:
 
 def trace_count(model: Any) -> int:
     """How many graphs have been traced for attacks on `model`."""
-    return sum(
-        function.experimental_get_tracing_count() for function in vars(model).get(_CACHE, {}).values()
-    )
+    return len(vars(model).get(_CACHE, {}))

@@ -35,16 +35,16 @@ class Prepared(Dataset):
         import tensorflow_datasets as tfds
 
         builder = self._builder(data_dir)
+        if download:
+            self._prepare(builder)
         try:
-            if download:
-                builder.download_and_prepare()
             examples = builder.as_dataset(
                 split=split,
                 batch_size=1024,
                 as_supervised=True,
                 read_config=tfds.ReadConfig(interleave_cycle_length=1),  # the order on disk
             )
-        except (AssertionError, OSError) as error:  # TFDS asserts that the files are there
+        except AssertionError as error:  # how TFDS says that the files are not there
             raise InputError(self._how_to_get(builder)) from error
         return concatenate(tfds.as_numpy(examples))
 
@@ -55,14 +55,19 @@ class Prepared(Dataset):
             importlib.import_module(self.module)
         return tfds.builder(self.builder, data_dir=data_dir)
 
+    def _prepare(self, builder: Any) -> None:
+        try:
+            builder.download_and_prepare()
+        except (AssertionError, OSError) as error:
+            raise InputError(f"Cannot prepare {self.builder!r} in {builder.data_dir}: {error}") from error
+
     def _how_to_get(self, builder: Any) -> str:
-        manual = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+        command = "" if self.module else f" or `tfds build {self.builder}`"
+        manual = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
         return (
-            f"No data for {self.builder!r}: looked in {builder.data_dir}. "
-            "Set TFDS_DATA_DIR or data_dir to the directory that holds it, or prepare it "
-            f"with download=True{'' if self.module else f' or `tfds build {self.builder}`'}."
-            + (f" {' '.join(manual.split())}" if manual else "")
-        )
+            f"No data for {self.builder!r}: looked in {builder.data_dir}. Set TFDS_DATA_DIR or data_dir to "
+            f"the directory that holds it, or prepare it with download=True{command}. {manual}"
+        ).rstrip()
 
 
 _CIFAR = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"

@@ -33,7 +33,10 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         root = dl_manager.manual_dir / "tiny-imagenet-200"
         if not root.exists():
-            root = dl_manager.extract(root.with_suffix(".zip")) / root.name
+            archive = root.with_suffix(".zip")
+            if not archive.exists():
+                raise FileNotFoundError(f"there is neither {archive} nor the folder {root}.")
+            root = dl_manager.extract(archive) / root.name
         self.info.features["label"].names = sorted((root / "wnids.txt").read_text().split())
         return {"train": _training_images(root / "train"), "test": _validation_images(root / "val")}
 

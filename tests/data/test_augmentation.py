@@ -87,6 +87,8 @@ def test_cutout_blackens_a_square():
     rows, columns = black.any(axis=2).sum(axis=1), black.any(axis=1).sum(axis=1)
     np.testing.assert_array_equal(black.sum(axis=(1, 2)), rows * columns)
     assert rows.max() == columns.max() == 4
+    centres = [np.average(np.nonzero(mask)[1:], axis=1) for mask in black[:, None]]
+    assert abs(np.corrcoef(np.transpose(centres))[0, 1]) < 0.5
 
 
 def test_rotate_keeps_the_centre_and_within_its_angle():

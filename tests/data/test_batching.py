@@ -89,8 +89,10 @@ def test_iterators_do_not_disturb_each_other():
         np.testing.assert_array_equal(labels, alone[index // 2][1])
 
 
-def test_one_image_is_augmented_anew_in_each_epoch():
-    train = data.pipeline(numbered(1), 1, epochs=20, augment=["pad_crop"])
+@pytest.mark.parametrize(("copies", "epochs"), [(1, 20), (20, 1)])
+def test_one_image_is_augmented_anew_at_each_step(copies, epochs):
+    arrays = numbered(1).take([0] * copies)
+    train = data.pipeline(arrays, 1, epochs=epochs, augment=["pad_crop"])
     assert len({images.tobytes() for images, _ in collect(train)}) > 10
 
 

@@ -204,6 +204,22 @@ def test_tiny_imagenet_is_built_from_the_users_copy(zipped, tmp_path, monkeypatc
         assert seen == greys[split]
 
 
+def test_a_failed_download_tells_why(tmp_path, monkeypatch):
+    def fail(self):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    with pytest.raises(InputError, match=r"Cannot prepare 'stl10' in .*no route to host"):
+        data.load("stl10", data_dir=tmp_path, download=True)
+
+
 def test_tiny_imagenet_tells_what_to_fetch(tmp_path):
     with pytest.raises(InputError, match=r"tiny-imagenet-200\.zip.*downloads/manual"):
+        data.load("tiny_imagenet", data_dir=tmp_path)
+    with pytest.raises(InputError, match=r"(?s)Cannot prepare.*downloads/manual.*tiny-imagenet-200\.zip"):
+        data.load("tiny_imagenet", data_dir=tmp_path, download=True)
+    manual = tmp_path / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    (manual / "other.zip").touch()
+    with pytest.raises(InputError, match=r"neither .*tiny-imagenet-200\.zip nor the folder"):
         data.load("tiny_imagenet", data_dir=tmp_path, download=True)
