@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
+from numbers import Real
+from typing import Any
 
 
 class InputError(ValueError):
@@ -29,3 +32,12 @@ def require(condition: bool, message: str) -> None:
     """Raise `InputError(message)` unless `condition` holds."""
     if not condition:
         raise InputError(message)
+
+
+def is_finite(number: Any) -> bool:
+    """Whether `number` is a real number, neither infinite nor NaN.
+
+    >>> is_finite(0.5), is_finite("0.5"), is_finite(float("nan"))
+    (True, False, False)
+    """
+    return isinstance(number, Real) and math.isfinite(number)

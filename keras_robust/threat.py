@@ -8,10 +8,11 @@ from typing import Any
 
 from keras import ops
 
-from keras_robust.errors import require, unknown_name
+from keras_robust.errors import is_finite, require, unknown_name
 from keras_robust.noise import Noise
 
 _TINY = 1e-12
+_TINIEST = 1e-37
 
 
 def _per_example(values: Any, like: Any) -> Any:
@@ -55,7 +56,9 @@ class L2:
 
     @staticmethod
     def steepest(gradient: Any) -> Any:
-        return gradient / _per_example(ops.maximum(_l2(gradient), _TINY), gradient)
+        # Scaled first: in float32 the squares of a confident model's tiny gradients are zero.
+        scaled = gradient / _per_example(ops.maximum(Linf.size(gradient), _TINIEST), gradient)
+        return scaled / _per_example(ops.maximum(_l2(scaled), _TINY), scaled)
 
     @staticmethod
     def random(shape: Any, noise: Noise) -> Any:
@@ -93,10 +96,10 @@ class ThreatModel:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise unknown_name("norm", self.norm, NORMS)
-        if isinstance(self.eps, (int, float)):
+        if not ops.is_tensor(self.eps):
             require(
-                math.isfinite(self.eps) and self.eps >= 0,
-                f"eps must be a finite number >= 0 in the units of the images. Received: eps={self.eps}.",
+                is_finite(self.eps) and self.eps >= 0,
+                f"eps must be a finite number >= 0 in the units of the images. Received: eps={self.eps!r}.",
             )
         low, high = self.bounds
         require(low < high, f"bounds must be (low, high) with low < high. Received: bounds={self.bounds}.")

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_robust.errors import require
+from keras_robust.errors import require, unknown_name
 from keras_robust.registry import Registry
 from keras_robust.threat import ThreatModel
 from keras_robust.validation import check_images, check_labels
@@ -75,7 +75,11 @@ class Attack:
         Raises:
             InputError: images or labels of a wrong kind, shape or range.
         """
-        images = check_images(images, shape=model.input_shape[1:])
+        require(
+            isinstance(batch_size, int) and batch_size >= 1,
+            f"batch_size must be an integer >= 1. Received: batch_size={batch_size!r}.",
+        )
+        images = self._within_bounds(check_images(images, shape=model.input_shape[1:]))
         labels = check_labels(labels, num_classes=model.output_shape[-1], length=len(images))
         self._check_targets(targets)
         if targets is not None:
@@ -86,6 +90,15 @@ class Attack:
             wanted = None if targets is None else targets[part]
             adversarial[part] = self._run(model, images[part], labels[part], wanted, key=(seed, batch))
         return adversarial
+
+    def _within_bounds(self, images: np.ndarray) -> np.ndarray:
+        low, high = self.bounds
+        require(
+            low <= images.min() and images.max() <= high,
+            f"Images must be inside bounds={self.bounds}. "
+            f"Received: values from {images.min():g} to {images.max():g}.",
+        )
+        return images
 
     def _check_targets(self, targets: Any) -> None:
         require(targets is None, f"{type(self).__name__} takes no targets. Received: {targets!r}.")
@@ -101,7 +114,7 @@ class Attack:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Attack:
-        return cls(**config)
+        return cls(**keras.saving.deserialize_keras_object(config))
 
 
 def get(attack: Attack | str | dict[str, Any], **options: Any) -> Attack:
@@ -111,16 +124,16 @@ def get(attack: Attack | str | dict[str, Any], **options: Any) -> Attack:
     40
     """
     if isinstance(attack, Attack):
+        require(not options, f"Options go with the name of an attack. Received: {attack} and {options}.")
         return attack
-    if isinstance(attack, dict):
-        options = {**attack, **options}
-        attack = options.pop("name")
-    cls = attacks[attack]
+    named = attack if isinstance(attack, dict) else {"name": attack}
+    require("name" in named, f'An attack given as a dict needs a "name". Received: {named}.')
+    options = {**named, **options}
+    name = options.pop("name")
+    cls = attacks[name]
     known = {field.name for field in fields(cls)}
     for option in options:
         if option not in known:
-            from keras_robust.errors import unknown_name
-
-            raise unknown_name(f"option of attack {attack!r}", option, known)
-    require("eps" in options, f"Attack {attack!r} needs eps, the radius of the ball.")
+            raise unknown_name(f"option of attack {name!r}", option, known)
+    require("eps" in options, f"Attack {name!r} needs eps, the radius of the ball.")
     return cls(**options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import keras
@@ -31,7 +31,15 @@ class Objective:
     def __call__(self, view: View, goal: Goal) -> Any:
         raise NotImplementedError
 
+    def get_config(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Objective:
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("keras_robust")
 @objectives.register("cross_entropy")
 @dataclass(frozen=True)
 class CrossEntropy(Objective):
@@ -43,6 +51,7 @@ class CrossEntropy(Objective):
         return losses.cross_entropy(goal.labels, view.logits)
 
 
+@keras.saving.register_keras_serializable("keras_robust")
 @objectives.register("margin")
 @dataclass(frozen=True)
 class CWMargin(Objective):
@@ -60,6 +69,7 @@ class CWMargin(Objective):
         return -ops.maximum(self.confidence - losses.margin(goal.labels, view.logits), 0.0)
 
 
+@keras.saving.register_keras_serializable("keras_robust")
 @objectives.register("dlr")
 @dataclass(frozen=True)
 class DLR(Objective):
@@ -71,6 +81,7 @@ class DLR(Objective):
         return losses.dlr(goal.labels, view.logits)
 
 
+@keras.saving.register_keras_serializable("keras_robust")
 @objectives.register("kl")
 @dataclass(frozen=True)
 class KL(Objective):
@@ -83,6 +94,7 @@ class KL(Objective):
         return losses.kl_divergence(_clean(goal).logits, view.logits)
 
 
+@keras.saving.register_keras_serializable("keras_robust")
 @objectives.register("reverse_kl")
 @dataclass(frozen=True)
 class ReverseKL(Objective):
@@ -103,8 +115,16 @@ class Custom(Objective):
 
     def __call__(self, view: View, goal: Goal) -> Any:
         if goal.targets is not None:
-            return -self.function(goal.targets, view.logits)
-        return self.function(goal.labels, view.logits)
+            return -self._values(goal.targets, view.logits)
+        return self._values(goal.labels, view.logits)
+
+    def _values(self, labels: Any, logits: Any) -> Any:
+        values = self.function(labels, logits)
+        require(
+            len(values.shape) == 1,
+            f"An attack's loss gives one value per example, (B,). Received: shape {tuple(values.shape)}.",
+        )
+        return values
 
 
 def get_objective(objective: Any) -> Objective:

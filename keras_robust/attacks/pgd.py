@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_robust.attacks.objective import Objective, check_targetable, get_objective
 from keras_robust.attacks.ascent import Rule, State, aim, begin, climb, result
 from keras_robust.attacks.base import Attack, attacks
 from keras_robust.attacks.compiling import compiled, free_batch, gather, padded, scalar
+from keras_robust.attacks.objective import Objective, check_targetable, get_objective
 from keras_robust.attacks.predictions import predict_classes
-from keras_robust.errors import require
+from keras_robust.errors import is_finite, require
 from keras_robust.noise import Noise
 from keras_robust.threat import ThreatModel
 
@@ -69,15 +69,20 @@ class PGD(Attack):
                 f"{name} must be an integer >= 1. Received: {name}={value!r}.",
             )
         require(
-            self.step_size is None or self.step_size > 0,
-            f"step_size must be a number > 0 or None. Received: step_size={self.step_size!r}.",
+            self.step_size is None or (is_finite(self.step_size) and self.step_size > 0),
+            f"step_size must be a finite number > 0 or None. Received: step_size={self.step_size!r}.",
+        )
+        require(
+            self.momentum is None or (is_finite(self.momentum) and self.momentum >= 0),
+            f"momentum must be a finite number >= 0 or None. Received: momentum={self.momentum!r}.",
         )
         require(
             self.start in _STARTS,
             f"start must be one of {', '.join(map(repr, _STARTS))}. Received: start={self.start!r}.",
         )
+        objective = self.objective
         if self.targeted:
-            check_targetable(self.objective)
+            check_targetable(objective)
 
     @property
     def objective(self) -> Objective:
@@ -93,9 +98,7 @@ class PGD(Attack):
         """The step size in use."""
         return 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
 
-    def perturb(
-        self, model: keras.Model, images: Any, labels: Any, noise: Noise, targets: Any = None
-    ) -> Any:
+    def perturb(self, model: keras.Model, images: Any, labels: Any, noise: Noise, targets: Any = None) -> Any:
         """Adversarial images inside a graph, for use in a training step; see `__call__` otherwise."""
         goal = aim(model, self.objective, images, labels, targets)
         state = begin(self._begin(images, noise), self.rule)
@@ -264,6 +267,7 @@ class MultiTargeted(PGD):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(not self.targeted, "MultiTargeted chooses its own targets. Received: targeted=True.")
         check_targetable(self.objective)
 
     def _attempts(self, labels: np.ndarray, targets: Any, num_classes: int) -> Iterator[Any]:

@@ -65,7 +65,8 @@ class Square(Attack):
         start, search = self._functions(model, images)
         active = np.arange(len(images))
         rows = padded(active, self.jit_compile)
-        state = start(images[rows], labels[rows], np.int64(key), np.float32(self.eps))
+        seed, eps = np.array(key, "int64"), np.float32(self.eps)
+        state = start(images[rows], labels[rows], seed, eps)
         for first in range(1, self.queries, _SEGMENT):
             adversarial[active] = state.images[: len(active)]
             standing = np.flatnonzero(np.asarray(state.margins)[: len(active)] <= 0)
@@ -74,9 +75,7 @@ class Square(Attack):
             active, state = active[standing], gather(state, padded(standing, self.jit_compile))
             rows = padded(active, self.jit_compile)
             sides = self._sides(images.shape, first, min(first + _SEGMENT, self.queries))
-            state = search(
-                images[rows], labels[rows], state, np.int64(key), np.float32(self.eps), sides, np.int32(first)
-            )
+            state = search(images[rows], labels[rows], state, seed, eps, sides, np.int32(first))
         adversarial[active] = state.images[: len(active)]
         return adversarial
 
@@ -148,9 +147,8 @@ def _search(
     def query(count: Any, state: Search) -> tuple[Any, Search]:
         draw = noise.fold(first + count)
         side = sides[count]
-        inside = _interval(height, side, draw, batch)[:, :, None, None] & (
-            _interval(width, side, draw, batch)[:, None, :, None]
-        )
+        rows, columns = (_interval(length, side, draw, batch) for length in (height, width))
+        inside = rows[:, :, None, None] & columns[:, None, :, None]
         signs = ops.sign(draw.uniform((batch, 1, 1, channels), -1.0, 1.0))
         moved = ops.where(inside, threat.clip(images + threat.eps * signs), state.images)
         margins = margin(labels, observe(model, moved).logits)

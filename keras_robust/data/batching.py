@@ -30,23 +30,21 @@ def pipeline(
     batch_size: int,
     *,
     seed: int = 0,
-    epochs: int | None = None,
-    initial_epoch: int = 0,
+    initial_step: int = 0,
     augment: Iterable[str | Mapping[str, Any]] = (),
     drop_remainder: bool = True,
 ) -> tf.data.Dataset:
-    """Shuffled, augmented batches for training: one stream over all epochs.
+    """Shuffled, augmented batches for training: each pass over the dataset is the next epoch.
 
-    The batch at a step is a function of (seed, epoch, step) alone, so a run resumed with
-    `initial_epoch=k` sees bit for bit what the uninterrupted one saw from epoch k on. Give `fit`
-    `steps_per_epoch=steps_per_epoch(arrays, batch_size)`, so that it cuts the stream into epochs.
+    A batch is a function of (seed, epoch, step) alone, so a run resumed with `initial_step=t` sees
+    bit for bit what the uninterrupted one saw from its step t on.
 
     Args:
         arrays: examples; uint8 images stay so in memory and are scaled batch by batch.
         batch_size: images per batch, over all replicas.
         seed: seed of the order and of the augmentation.
-        epochs: epoch at which the stream ends, counted from 0 as in `fit`; None: never.
-        initial_epoch: epoch at which it begins.
+        initial_step: step at which the first pass begins, counted from 0 over all epochs. Inside an
+            epoch, the dataset is the rest of that epoch, to be passed once.
         augment: names of augmentations, or mappings `{"name": ..., option: value}`, applied in order.
         drop_remainder: leave out an epoch's last, smaller batch.
 
@@ -58,8 +56,8 @@ def pipeline(
 
     >>> from keras_robust import data
     >>> digits = data.load("digits")
-    >>> train = data.pipeline(digits, 128, epochs=2)
-    >>> int(train.cardinality()) == 2 * data.steps_per_epoch(digits, 128)
+    >>> train = data.pipeline(digits, 128)
+    >>> int(train.cardinality()) == data.steps_per_epoch(digits, 128)
     True
     """
     import tensorflow as tf
@@ -68,29 +66,29 @@ def pipeline(
 
     check(arrays)
     steps = steps_per_epoch(arrays, batch_size, drop_remainder)
-    last = tf.int64.max if epochs is None else epochs
-    require(
-        0 <= initial_epoch <= last,
-        f"initial_epoch must be in 0..{'' if epochs is None else epochs}. Received: {initial_epoch}.",
-    )
+    require(initial_step >= 0, f"initial_step must be at least 0. Received: {initial_step}.")
+    first_epoch, offset = divmod(initial_step, steps)
     size = len(arrays.labels)
     gather = _gather(arrays)
     augmented = build(augment, arrays.images.shape[1:])
+    passes = tf.Variable(first_epoch, dtype=tf.int64, trainable=False)
 
     def index_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
         order = tf.random.experimental.stateless_shuffle(tf.range(size), epoch_seed)
         batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder)
-        return batches.enumerate().map(lambda step, batch: (batch, tf.random.fold_in(epoch_seed, step)))
+        rest = batches.enumerate().skip(offset)
+        return rest.map(lambda step, batch: (batch, tf.random.fold_in(epoch_seed, step)))
 
     def examples(indices: tf.Tensor, step_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = gather(indices)
         return augmented(images, step_seed), labels
 
-    stream = tf.data.Dataset.range(initial_epoch, last).flat_map(index_batches)
-    total = tf.data.INFINITE_CARDINALITY if epochs is None else (epochs - initial_epoch) * steps
-    stream = stream.apply(tf.data.experimental.assert_cardinality(total))
-    return _finish(stream.map(examples, num_parallel_calls=tf.data.AUTOTUNE))
+    epoch = tf.data.Dataset.range(1).map(lambda _: passes.assign_add(1) - 1)
+    stream = epoch.flat_map(index_batches).apply(tf.data.experimental.assert_cardinality(steps - offset))
+    dataset = _finish(stream.map(examples, num_parallel_calls=tf.data.AUTOTUNE))
+    dataset.passes = passes  # keeps the variable alive as long as the dataset
+    return dataset
 
 
 def batches(arrays: Arrays, batch_size: int) -> tf.data.Dataset:

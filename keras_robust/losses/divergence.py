@@ -31,11 +31,10 @@ class KLDivergence(keras.losses.Loss):
     0.0
     """
 
-    def __init__(self, reduction: str = "sum_over_batch_size", name: str = "kl_divergence", dtype: Any = None):
+    def __init__(
+        self, reduction: str = "sum_over_batch_size", name: str = "kl_divergence", dtype: Any = None
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return kl_divergence(y_true, y_pred)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"name": self.name, "reduction": self.reduction}

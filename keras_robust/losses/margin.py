@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_robust.errors import require
+
 
 def _true_and_best_other(labels: Any, logits: Any) -> tuple[Any, Any]:
     true = ops.one_hot(labels, logits.shape[-1], dtype="bool")
@@ -15,6 +17,12 @@ def _true_and_best_other(labels: Any, logits: Any) -> tuple[Any, Any]:
         ops.max(ops.where(true, logits, lowest), axis=-1),
         ops.max(ops.where(true, lowest, logits), axis=-1),
     )
+
+
+def _ranked(logits: Any, k: int) -> Any:
+    classes = logits.shape[-1]
+    require(classes >= k, f"This difference of logits ratio needs {k} classes or more. Received: {classes}.")
+    return ops.top_k(logits, k=k)[0]
 
 
 def margin(labels: Any, logits: Any) -> Any:
@@ -35,13 +43,13 @@ def dlr(labels: Any, logits: Any) -> Any:
 
     Invariant to shift and scale of the logits; needs K >= 3. Source: Croce & Hein 2020, equation 6.
     """
-    ranked = ops.top_k(logits, k=3)[0]
+    ranked = _ranked(logits, 3)
     return margin(labels, logits) / (ranked[:, 0] - ranked[:, 2] + 1e-12)
 
 
 def targeted_dlr(labels: Any, targets: Any, logits: Any) -> Any:
     """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2), `(B,)`; K >= 4. Croce & Hein 2020, equation 7."""
-    ranked = ops.top_k(logits, k=4)[0]
+    ranked = _ranked(logits, 4)
     spread = ranked[:, 0] - (ranked[:, 2] + ranked[:, 3]) / 2
     true = ops.sum(ops.where(ops.one_hot(labels, logits.shape[-1], dtype="bool"), logits, 0.0), axis=-1)
     target = ops.sum(ops.where(ops.one_hot(targets, logits.shape[-1], dtype="bool"), logits, 0.0), axis=-1)
@@ -71,7 +79,8 @@ class Margin(keras.losses.Loss):
         self.confidence = confidence
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        return ops.maximum(margin(ops.cast(y_true, "int32"), y_pred) + self.confidence, 0.0)
+        labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))  # (B, 1) is a habit of Keras' data sets
+        return ops.maximum(margin(labels, y_pred) + self.confidence, 0.0)
 
     def get_config(self) -> dict[str, Any]:
-        return {"confidence": self.confidence, "name": self.name, "reduction": self.reduction}
+        return {**super().get_config(), "confidence": self.confidence}

@@ -1,0 +1,123 @@
+"""Checks options that came as data against the signature of what they are meant for."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from keras_robust.errors import InputError, unknown_name
+
+
+def check_options(
+    where: str, options: Mapping[str, Any], target: Callable, supplied: Iterable[str] = ()
+) -> None:
+    """Refuse options that `target` does not take, lacks, or would take in another type.
+
+    Args:
+        where: what to call them in an error, for example "recipes/at_mnist.yaml: defense".
+        options: the options by name.
+        target: class or function with annotated parameters.
+        supplied: names of parameters that the program fills in itself.
+
+    Raises:
+        InputError: names `where`, the option, its value and what is allowed.
+    """
+    parameters = {name: kind for name, kind in _parameters(target).items() if name not in set(supplied)}
+    hints = _hints(target)
+    for name, value in options.items():
+        if name not in parameters:
+            raise unknown_name(f"option of {where}", name, parameters)
+        if not _fits(value, hints.get(name, Any)):
+            raise InputError(_mismatch(where, name, value, hints[name]))
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is inspect.Parameter.empty and name not in options
+    ]
+    if missing:
+        raise InputError(f"{where} lacks {', '.join(missing)}. Received: {dict(options)}.")
+
+
+def _parameters(target: Callable) -> dict[str, inspect.Parameter]:
+    """Named parameters, with those that a class hands on to its bases through **options."""
+    if not inspect.isclass(target):
+        return _named(target)
+    found: dict[str, inspect.Parameter] = {}
+    for cls in target.__mro__:
+        if "__init__" not in vars(cls):
+            continue
+        found = {**_named(cls.__init__), **found}
+        if not _hands_on(cls.__init__):
+            break
+    return found
+
+
+def _named(function: Callable) -> dict[str, inspect.Parameter]:
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name != "self" and parameter.kind not in variadic
+    }
+
+
+def _hands_on(function: Callable) -> bool:
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+
+
+def _hints(target: Callable) -> dict[str, Any]:
+    functions = [vars(cls).get("__init__") for cls in target.__mro__] if inspect.isclass(target) else [target]
+    hints: dict[str, Any] = {}
+    for function in functions:
+        if inspect.isfunction(function):
+            hints = {**get_type_hints(function), **hints}
+    return hints
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Any or isinstance(annotation, str):
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if annotation is None or annotation is type(None):
+        return value is None
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if origin in (list, tuple, Sequence, Iterable):
+        items = [argument for argument in arguments if argument is not Ellipsis]
+        return isinstance(value, (list, tuple)) and all(
+            any(_fits(item, argument) for argument in items) for item in value
+        )
+    if origin in (dict, Mapping):
+        return isinstance(value, dict)
+    return isinstance(value, annotation) if inspect.isclass(annotation) else True
+
+
+def _mismatch(where: str, name: str, value: Any, annotation: Any) -> str:
+    hint = ""
+    if isinstance(value, str) and _is_number(value):
+        hint = f" YAML reads {value} as text; write it with a dot, for example {float(value)!r}."
+    return (
+        f"{where}: {name} must be {_wording(annotation)}. "
+        f"Received: {value!r} of type {type(value).__name__}.{hint}"
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _wording(annotation: Any) -> str:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(_wording(argument) for argument in get_args(annotation))
+    names = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(annotation, str(annotation).replace("collections.abc.", ""))

@@ -1,0 +1,104 @@
+"""A training run in a directory: logged, checkpointed, and resumed where it stopped."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from keras_robust.errors import InputError, require
+from keras_robust.files import write_text
+from keras_robust.recipes import Recipe
+
+if TYPE_CHECKING:
+    import keras
+
+RECIPE = "recipe.yaml"
+CHECKPOINT = "checkpoint.weights.h5"
+BEST = "best.weights.h5"
+HISTORY = "history.csv"
+
+
+def train(recipe: Recipe, directory: Path | str, resume: bool = False, verbose: Any = "auto") -> keras.Model:
+    """Train `recipe` in `directory` and return the float32 classifier that its guard kept.
+
+    The directory receives `recipe.yaml`, `history.csv`, `best.weights.h5` (the classifier kept by the
+    guard) and `checkpoint.weights.h5` (everything needed to go on). A run that was killed goes on from
+    its last epoch, an interrupted one (Ctrl-C) from its last step, and ends with the same weights as
+    an uninterrupted run on one device.
+
+    Args:
+        recipe: what to train.
+        directory: of a new run, or with `resume` of one begun with the same recipe.
+        resume: go on with the run in `directory` if there is one.
+        verbose: as in `keras.Model.fit`.
+
+    Raises:
+        InputError: the directory holds a run already, another recipe's run, or cannot be written.
+
+    >>> import keras_robust as kr, tempfile
+    >>> recipe = kr.recipes.load("at_digits", profile="smoke")
+    >>> classifier = train(recipe, tempfile.mkdtemp(), verbose=0)
+    """
+    directory = Path(directory)
+    _claim(recipe, directory, resume)
+    defense = recipe.build()
+    if (directory / CHECKPOINT).exists():
+        defense.load_weights(directory / CHECKPOINT)
+    steps, epoch = recipe.steps_per_epoch, int(defense.step) // recipe.steps_per_epoch
+    callbacks = recipe.callbacks(directory, best=_rewind(directory / HISTORY, epoch))
+    try:
+        while (step := int(defense.step)) < recipe.epochs * steps:
+            epoch, offset = divmod(step, steps)
+            defense.fit(
+                recipe.data(initial_step=step)[0],
+                initial_epoch=epoch,
+                epochs=epoch + 1 if offset else recipe.epochs,  # first what is left of an epoch
+                callbacks=callbacks,
+                verbose=verbose,
+            )
+    except KeyboardInterrupt:
+        callbacks[-1].save()
+        raise
+    classifier = recipe.classifier()
+    classifier.load_weights(directory / BEST)
+    return classifier
+
+
+def history(directory: Path | str) -> list[dict[str, float]]:
+    """The logged epochs of a run, one mapping each."""
+    path = Path(directory) / HISTORY
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: float(value) for key, value in row.items() if value != "NA"} for row in rows]
+
+
+def score(row: dict[str, float]) -> float:
+    """What the guard compares: the smallest held-out accuracy of an epoch (-1 where none was taken)."""
+    return min((value for key, value in row.items() if key.startswith("held_out_")), default=-1.0)
+
+
+def _claim(recipe: Recipe, directory: Path, resume: bool) -> None:
+    path = directory / RECIPE
+    if not path.exists():
+        write_text(path, yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+        return
+    require(resume, f"{directory} holds a run already. Resume it (--resume) or choose another directory.")
+    begun = yaml.safe_load(path.read_text())
+    differing = sorted(key for key, value in recipe.to_dict().items() if begun.get(key) != value)
+    if differing:
+        changes = "; ".join(f"{key}: {begun.get(key)!r}, now {recipe.to_dict()[key]!r}" for key in differing)
+        raise InputError(f"The run in {directory} was begun with another recipe: {changes}.")
+
+
+def _rewind(path: Path, epoch: int) -> float:
+    """Drop logged epochs that will be run again; the guard's best score of those that remain."""
+    rows = [row for row in history(path.parent) if row["epoch"] < epoch]
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        write_text(path, "".join(lines[: len(rows) + 1]) if rows else "")
+    return max(map(score, rows), default=-1.0)

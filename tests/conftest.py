@@ -1,0 +1,64 @@
+"""Tiny models and arrays that the tests share."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_robust.models import LatentClassifier
+
+
+@pytest.fixture(scope="session")
+def linear():
+    """Builds a linear classifier from its weights `(D, K)`, for images of `shape` with D values."""
+
+    def build(weights, shape, bias=0.0):
+        model = keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(weights.shape[1])])
+        model.layers[-1].set_weights([weights, np.broadcast_to(bias, weights.shape[1:])])
+        return model
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def build_conv_classifier():
+    """Builds an untrained `LatentClassifier` of 8x8 grey images with 5 classes, BatchNorm and Dropout."""
+
+    def build():
+        keras.utils.set_random_seed(3)
+        encoder = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                layers.Conv2D(4, 3, activation="tanh"),
+                layers.BatchNormalization(moving_variance_initializer=keras.initializers.Constant(0.1)),
+                layers.Flatten(),
+            ]
+        )
+        head = keras.Sequential([keras.Input((144,)), layers.Dropout(0.5), layers.Dense(5)])
+        return LatentClassifier(encoder, head)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def conv_classifier(build_conv_classifier):
+    return build_conv_classifier()
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Handwritten digits `(1797, 8, 8, 1)` float32 in [0, 1], and their classes."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return (data.images[..., None] / 16).astype("float32"), data.target.astype("int32")
+
+
+@pytest.fixture(scope="session")
+def digits_classifier(linear, digits):
+    """Logistic regression on the digits, about 96% right."""
+    from sklearn.linear_model import LogisticRegression
+
+    images, labels = digits
+    fitted = LogisticRegression(max_iter=200).fit(images.reshape(len(images), -1), labels)
+    return linear(fitted.coef_.T, images.shape[1:], fitted.intercept_)
