@@ -12,6 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = (
+    "analysis",
     "attacks",
     "data",
     "defenses",
@@ -19,6 +20,7 @@ _MODULES = (
     "losses",
     "models",
     "recipes",
+    "training",
     "zoo",
 )
 _NAMES = {

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_robust.errors import InputError, require, unknown_name
+from keras_robust.files import replacing
+from keras_robust.models.precision import in_float32
 from keras_robust.validation import check_images, check_labels, check_logits
 
 QUANTIZATIONS = ("float16", "dynamic", "int8")
@@ -68,9 +69,9 @@ def export(
     _check_target(path)
     _check_quantization(path, quantize, calibration)
     images = _random_images(shape) if calibration is None else check_images(calibration, shape)
-    model = _in_float32(model)
+    model = in_float32(model)
     check_logits(model.predict(images, verbose=0))
-    with _replacing(path) as draft, _quiet():
+    with replacing(path) as draft, _quiet():
         if path.suffix == ".tflite":
             _convert(model, draft, quantize, images)
         else:
@@ -237,7 +238,7 @@ def check_export(
     y = check_labels(y, model.output_shape[-1], len(x))
     attack = _default_attack(eps) if attack is None else attack
     classify = load_exported(path)
-    model = _in_float32(model)
+    model = in_float32(model)
     clean = check_logits(model.predict(x, verbose=0)).argmax(-1)
     x_adv = check_images(attack(model, x, y), shape)
     robust = model.predict(x_adv, verbose=0).argmax(-1)
@@ -306,52 +307,6 @@ def _check_quantization(path: Path, quantize: str | None, calibration: Any) -> N
 
 def _random_images(shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(0).random((8, *shape), np.float32)
-
-
-def _in_float32(model: keras.Model) -> keras.Model:
-    """The model itself if every layer computes in float32, otherwise a copy that does."""
-    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
-        return model
-    try:
-        config = keras.saving.serialize_keras_object(model)
-        config.pop("compile_config", None)
-        copy = keras.saving.deserialize_keras_object(_with_float32_policies(config))
-        copy.set_weights(model.get_weights())
-    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
-        raise InputError(
-            f"The model has reduced-precision layers and its config does not rebuild it in float32: {error}"
-        ) from error
-    return copy
-
-
-def _with_float32_policies(config: Any) -> Any:
-    if isinstance(config, dict):
-        return {
-            key: "float32" if key == "dtype" and _is_float_policy(value) else _with_float32_policies(value)
-            for key, value in config.items()
-        }
-    if isinstance(config, list | tuple):
-        return type(config)(map(_with_float32_policies, config))
-    return config
-
-
-def _is_float_policy(dtype: Any) -> bool:
-    return isinstance(dtype, dict) or (isinstance(dtype, str) and "float" in dtype)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A draft beside `path` that takes its place only if the block succeeds."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as room:
-            draft = Path(room, path.name)
-            yield draft
-            if path.is_dir():
-                os.replace(path, Path(room, "previous"))
-            os.replace(draft, path)
-    except (OSError, tf.errors.OpError) as error:
-        raise InputError(f"Cannot write {path}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Files and directories that are whole or absent."""
 
 from __future__ import annotations
 
@@ -13,32 +13,28 @@ from keras_robust.errors import InputError
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error.
+    """A draft beside `path`, of the same name, that takes its place only if the block succeeds.
 
     Raises:
-        InputError: the directory cannot be written, or the disk is full.
+        InputError: the place cannot be written, or the disk is full.
 
-    >>> with replacing("/tmp/note.txt") as temporary:
-    ...     _ = temporary.write_text("whole")
+    >>> with replacing("/tmp/note.txt") as draft:
+    ...     _ = draft.write_text("whole")
     """
     path = Path(path)
-    ending = "".join(path.suffixes[-2:])
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=ending, prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        os.replace(temporary, path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as room:
+            draft = Path(room, path.name)
+            yield draft
+            if path.is_dir():
+                os.replace(path, Path(room, "previous"))
+            os.replace(draft, path)
     except OSError as error:
         raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:
     """Write a text file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text)
+    with replacing(path) as draft:
+        draft.write_text(text)

@@ -30,6 +30,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in packaged("recipes").glob("*.yaml"))
 
 
+def describe(name: str) -> str:
+    """One sentence on a packaged recipe."""
+    return str(_read(_path(name)).get("description", ""))
+
+
 def load(
     name: str | Path, profile: str = "laptop", overrides: Mapping[str, Any] | Iterable[str] = ()
 ) -> Recipe:
@@ -298,13 +303,12 @@ def _pair(text: str) -> tuple[str, Any]:
 
 def _set(settings: dict[str, Any], key: str, value: Any, path: Path) -> None:
     *parents, last = key.split(".")
-    place: Any = settings
+    if parents and parents[0] not in _KEYS:
+        raise unknown_name(f"key of {path.name}", parents[0], _KEYS)
+    place = settings
     for parent in parents:
-        place = place.setdefault(parent, {}) if place is not settings or parent in _KEYS else place.get(parent)
-        require(
-            isinstance(place, dict),
-            f"{path.name}: {key}: {parent!r} has no settings of its own. Valid keys: {', '.join(_KEYS)}.",
-        )
+        place = place.setdefault(parent, {})
+        require(isinstance(place, dict), f"{path.name}: {key}: {parent} is {place!r} and has no keys.")
     place[last] = value
 
 

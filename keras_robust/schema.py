@@ -64,7 +64,8 @@ def _named(function: Callable) -> dict[str, inspect.Parameter]:
 
 
 def _hands_on(function: Callable) -> bool:
-    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+    kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+    return inspect.Parameter.VAR_KEYWORD in kinds
 
 
 def _hints(target: Callable) -> dict[str, Any]:
@@ -78,24 +79,18 @@ def _hints(target: Callable) -> dict[str, Any]:
 
 def _fits(value: Any, annotation: Any) -> bool:
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation is Any or isinstance(annotation, str):
-        return True
     if origin in (Union, types.UnionType):
         return any(_fits(value, argument) for argument in arguments)
-    if annotation is None or annotation is type(None):
-        return value is None
-    if annotation is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
     if origin in (list, tuple, Sequence, Iterable):
         items = [argument for argument in arguments if argument is not Ellipsis]
         return isinstance(value, (list, tuple)) and all(
             any(_fits(item, argument) for argument in items) for item in value
         )
-    if origin in (dict, Mapping):
-        return isinstance(value, dict)
-    return isinstance(value, annotation) if inspect.isclass(annotation) else True
+    if annotation in (int, float):
+        number = int if annotation is int else (int, float)
+        return isinstance(value, number) and not isinstance(value, bool)
+    expected = origin or annotation
+    return isinstance(value, expected) if inspect.isclass(expected) else True
 
 
 def _mismatch(where: str, name: str, value: Any, annotation: Any) -> str:

@@ -57,6 +57,7 @@ def train(recipe: Recipe, directory: Path | str, resume: bool = False, verbose: 
                 initial_epoch=epoch,
                 epochs=epoch + 1 if offset else recipe.epochs,  # first what is left of an epoch
                 callbacks=callbacks,
+                shuffle=False,  # the pipeline does it
                 verbose=verbose,
             )
     except KeyboardInterrupt:

@@ -56,9 +56,8 @@ def digits():
 
 @pytest.fixture(scope="session")
 def digits_classifier(linear, digits):
-    """Logistic regression on the digits, about 96% right."""
-    from sklearn.linear_model import LogisticRegression
-
+    """Least squares on the digits, about 95% right."""
     images, labels = digits
-    fitted = LogisticRegression(max_iter=200).fit(images.reshape(len(images), -1), labels)
-    return linear(fitted.coef_.T, images.shape[1:], fitted.intercept_)
+    inputs = np.c_[images.reshape(len(images), -1), np.ones(len(images))]
+    weights = 10 * np.linalg.lstsq(inputs, np.eye(10)[labels], rcond=None)[0]
+    return linear(weights[:-1], images.shape[1:], weights[-1])

@@ -12,7 +12,7 @@ def test_input_error_is_a_value_error():
 
 def test_require_raises_only_if_the_condition_fails():
     require(True, "fine")
-    with pytest.raises(InputError, match="^not fine$"):
+    with pytest.raises(InputError, match=r"^not fine$"):
         require(False, "not fine")
 
 

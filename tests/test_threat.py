@@ -101,8 +101,8 @@ def test_steepest_has_unit_size_and_maximises_a_linear_function(norm, gradient, 
 @pytest.mark.parametrize("scale", [1e-30, 1e-15, 1.0, 1e15])
 def test_steepest_does_not_depend_on_the_scale_of_the_gradient(norm, scale):
     gradient = np.random.default_rng(1).normal(size=SHAPE).astype("float32")
-    threat = ThreatModel(norm)
-    np.testing.assert_allclose(threat.steepest(gradient * np.float32(scale)), threat.steepest(gradient), rtol=1e-5)
+    steepest = ThreatModel(norm).steepest
+    np.testing.assert_allclose(steepest(gradient * np.float32(scale)), steepest(gradient), rtol=1e-5)
 
 
 @each_norm
@@ -120,7 +120,8 @@ def test_distance_is_the_norm(norm, images, others):
 
 @each_norm
 def test_the_radius_may_be_a_tensor(norm):
-    images, far = np.full(SHAPE, 0.5, "float32"), np.random.default_rng(2).normal(size=SHAPE).astype("float32")
+    images = np.full(SHAPE, 0.5, "float32")
+    far = np.random.default_rng(2).normal(size=SHAPE).astype("float32")
 
     @tf.function(input_signature=[tf.TensorSpec(())])
     def project(eps):

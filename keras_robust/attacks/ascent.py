@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_robust.attacks.gradient import value_and_input_gradient
+from keras_robust.attacks.gradient import gradient_in_loop
 from keras_robust.attacks.objective import Objective
 from keras_robust.attacks.view import Goal, observe
 from keras_robust.threat import ThreatModel
@@ -66,8 +66,10 @@ def climb(
     def value(candidates: Any) -> Any:
         return objective(observe(model, candidates), goal)
 
+    ascent = gradient_in_loop(value)
+
     def step(count: Any, state: State) -> tuple[Any, State]:
-        values, gradient = value_and_input_gradient(value, state.images)
+        values, gradient = ascent(state.images)
         state = _remember(state, values, rule)
         if rule.momentum is not None:
             state = state._replace(velocity=rule.momentum * state.velocity + _unit_l1(gradient))

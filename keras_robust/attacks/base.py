@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -34,7 +34,8 @@ class Attack:
     bounds: tuple[float, float] = (0.0, 1.0)
     jit_compile: bool | str = "auto"
 
-    black_box = False
+    black_box: ClassVar[bool] = False  # whether it sees no gradients
+    budget: ClassVar[str | None] = None  # the option that a short name's number sets, as in "pgd-40"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bounds", tuple(self.bounds))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -58,6 +58,8 @@ class PGD(Attack):
     keep_best: bool = False
     check_every: int | None = None
     targeted: bool = False
+
+    budget: ClassVar[str | None] = "steps"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -224,6 +226,8 @@ class FGSM(PGD):
 
     steps: int = 1
     start: str | None = None
+
+    budget: ClassVar[str | None] = None
 
     def step(self) -> float:
         return self.eps if self.step_size is None else self.step_size

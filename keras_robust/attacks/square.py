@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
@@ -50,7 +50,8 @@ class Square(Attack):
     queries: int = 5000
     p_init: float = 0.8
 
-    black_box = True
+    black_box: ClassVar[bool] = True
+    budget: ClassVar[str | None] = "queries"
 
     def __post_init__(self) -> None:
         super().__post_init__()

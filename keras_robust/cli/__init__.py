@@ -1,0 +1,41 @@
+"""The `krobust` command: one module a command, imported with TensorFlow only when it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from keras_robust import __version__
+from keras_robust.cli import demo, evaluate, export, recipes, train, zoo
+from keras_robust.errors import InputError
+
+
+class Commands(click.Group):
+    """A group that tells of bad input in one message and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            failure = click.ClickException(str(error))
+            failure.exit_code = 2
+            raise failure from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="krobust")
+def main() -> None:
+    """Train, attack, evaluate and export adversarially robust image classifiers.
+
+    \b
+    Examples:
+      krobust zoo list
+      krobust train at_digits --out runs/digits
+      krobust evaluate at_mnist --attack pgd-40 --examples 1000
+      krobust export at_mnist at_mnist.tflite --quantize int8 --check
+    """
+
+
+for command in (zoo.zoo, recipes.recipes, train.train, evaluate.evaluate, export.export, demo.demo):
+    main.add_command(command)

@@ -31,6 +31,8 @@ class AdversarialTraining(Defense):
     >>> defense.compile(optimizer="adam", metrics=["accuracy"])
     """
 
+    needs_adversary = True
+
     def __init__(
         self,
         classifier: keras.Model,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from numbers import Real
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -13,7 +15,7 @@ from keras import ops
 
 from keras_robust.attacks.gradient import value_and_input_gradient
 from keras_robust.attacks.view import View, observe
-from keras_robust.errors import InputError, require
+from keras_robust.errors import require, unknown_name
 from keras_robust.noise import Noise
 from keras_robust.registry import Registry
 
@@ -58,14 +60,19 @@ class Defense(keras.Model):
     Args:
         classifier: built Keras model from images to logits, usually a `LatentClassifier`.
         adversary: attack that makes the training examples, or None.
-        terms: weight of each loss term by name; a term of weight 0 is left out.
-        weight_decay: adds ½ · weight_decay · ‖w‖² of all kernels of the classifier to its loss.
+        terms: weight of each loss term by name, >= 0; a term of weight 0 is left out.
+        weight_decay: >= 0; adds ½ · weight_decay · ‖w‖² of a player's kernels to all that it descends.
         seed: with the saved step it determines all randomness of training.
 
-    Logs hold `loss`, each term, `adversarial_accuracy`, and the compiled metrics, computed in
-    training on the images that the classifier was trained on (clean ones where its loss sees them)
-    and in evaluation on clean ones.
+    Logs hold `loss` (the weighted sum of the terms, without penalties on weights), each term,
+    `adversarial_accuracy`, and the compiled metrics, computed in training on the images that the
+    classifier was trained on (clean ones where its loss sees them) and in evaluation on clean ones.
+
+    Raises:
+        InputError: unbuilt classifier, no adversary where one is needed, a weight that is not >= 0.
     """
+
+    needs_adversary: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -79,19 +86,31 @@ class Defense(keras.Model):
     ) -> None:
         super().__init__(name=name)
         require(
-            getattr(classifier, "built", False),
-            "The classifier must be built before it is defended: give it a keras.Input, or call it once.",
+            isinstance(classifier, keras.Model) and classifier.built,
+            "The classifier must be a built keras.Model: give it a keras.Input, or call it once. "
+            f"Received: {classifier!r}.",
         )
+        require(
+            hasattr(adversary, "perturb") or (adversary is None and not self.needs_adversary),
+            f"{type(self).__name__} needs an adversary that works inside a training step, such as "
+            f"PGD(eps=0.3). Received: adversary={adversary!r}.",
+        )
+        for what, weight in {**terms, "weight_decay": weight_decay}.items():
+            require(
+                isinstance(weight, Real) and math.isfinite(weight) and weight >= 0,
+                f"The weight {what!r} must be a finite number >= 0. Received: {weight!r}.",
+            )
+        require(any(terms.values()), f"At least one of the weights {', '.join(terms)} must be > 0.")
+        require(isinstance(seed, int), f"seed must be an integer. Received: {seed!r}.")
         self.classifier = classifier
         self.adversary = adversary
         self.terms = dict(terms)
         self.weight_decay = weight_decay
         self.seed = seed
-        self.step = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="step")
+        self.step = self.add_weight((), "zeros", "int64", trainable=False, name="step")
         self.term_means = [keras.metrics.Mean(name=term) for term in self.active_terms]
-        self.adversarial_accuracy = (
-            keras.metrics.SparseCategoricalAccuracy("adversarial_accuracy") if adversary is not None else None
-        )
+        self.adversarial_accuracy = keras.metrics.SparseCategoricalAccuracy("adversarial_accuracy")
+        self.player_optimizers: dict[str, keras.optimizers.Optimizer] = {}
         self.built = True
 
     # What a defense says of itself
@@ -134,35 +153,47 @@ class Defense(keras.Model):
     def call(self, images: Any, training: bool | None = None) -> Any:
         return self.classifier(images, training=training)
 
-    def compile(self, optimizer: Any = "adam", optimizers: dict[str, Any] | None = None, **options: Any) -> None:
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: None = None,
+        *,
+        optimizers: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
         """Configure training.
 
         Args:
             optimizer: of the first player; the others get a copy of it unless named in `optimizers`.
+            loss: None; the loss is the defense's own.
             optimizers: optimizers of further players by name.
             options: `metrics`, `weighted_metrics`, `jit_compile`, `steps_per_execution`, `run_eagerly`
-                as in `keras.Model.compile`. The loss is the defense's own.
+                as in `keras.Model.compile`.
+
+        Raises:
+            InputError: a loss, or an optimizer of an unknown player.
         """
-        if options.pop("loss", None) is not None:
-            raise InputError(f"{type(self).__name__} brings its own loss; compile it without one.")
-        first, *others = self.players()
-        for player in optimizers or {}:
-            require(player in others, f"Unknown player: {player!r}. Valid: {', '.join(others) or 'none'}.")
+        require(loss is None, f"{type(self).__name__} brings its own loss; compile it without one.")
+        _, *others = self.players()
+        given = optimizers or {}
+        for player in given:
+            if player not in others:
+                raise unknown_name("further player", player, others)
         main = keras.optimizers.get(optimizer)
-        chosen = {player: keras.optimizers.get((optimizers or {}).get(player, _copy(main))) for player in others}
-        if any(layer.compute_dtype == "float16" for layer in _leaves(self.classifier)):
+        chosen = {player: keras.optimizers.get(given.get(player) or _copy(main)) for player in others}
+        if any(_in_float16(model) for model in self.players().values()):
             main, chosen = _scaled(main), {player: _scaled(value) for player, value in chosen.items()}
         super().compile(optimizer=main, **options)
         self.player_optimizers = chosen
         for player, model in self.players().items():
             self.optimizer_of(player).build(model.trainable_variables)
+        main.finalize_variable_values = self._finalize_players
 
     def optimizer_of(self, player: str) -> keras.optimizers.Optimizer:
         """The optimizer of a player."""
         return self.player_optimizers.get(player, self.optimizer)
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        self._reseed_layers()
         batch = self._batch(data, training=True)
         terms: dict[str, Any] = {}
         for move in self.moves():
@@ -176,9 +207,9 @@ class Defense(keras.Model):
         terms: dict[str, Any] = {}
         for move in self.moves():
             terms |= self._reduced(move, batch)
-        self.view(batch, "clean")
-        if batch.adversarial is not None:
-            self.view(batch, "adversarial")
+        for which, images in {"clean": batch.images, "adversarial": batch.adversarial}.items():
+            if images is not None and which not in batch.views:
+                self.view(batch, which)
         return self._report(batch, terms)
 
     def get_config(self) -> dict[str, Any]:
@@ -194,18 +225,19 @@ class Defense(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Defense:
         deserialize = keras.saving.deserialize_keras_object
-        models = {key: deserialize(value) for key, value in config.items() if isinstance(value, dict)}
-        return cls(**{**config, **models})
+        parts = {key: value for key, value in config.items() if isinstance(value, dict)}
+        return cls(**{**config, **{key: deserialize(part, custom_objects) for key, part in parts.items()}})
 
     def get_compile_config(self) -> dict[str, Any]:
+        if not self.compiled:
+            return {}
         optimizers = {
             player: keras.optimizers.serialize(value) for player, value in self.player_optimizers.items()
         }
         return {**super().get_compile_config(), "optimizers": optimizers}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        config = keras.saving.deserialize_keras_object(config)
-        self.compile(**{key: value for key, value in config.items() if key not in ("loss", "loss_weights")})
+        self.compile(**keras.saving.deserialize_keras_object(config))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -223,24 +255,27 @@ class Defense(keras.Model):
         replica = tf.distribute.get_replica_context()
         shard = (replica.replica_id_in_sync_group, replica.num_replicas_in_sync)
         noise = Noise((self.seed, self.step), shard)
+        self._reseed_layers(noise)
         batch = Batch(ops.cast(images, "float32"), labels, sample_weight, noise, training)
         batch.adversarial = self.perturb(batch)
         return batch
 
     def _descend(self, move: Move, batch: Batch) -> dict[str, Any]:
-        models = self.players()
-        optimizers = [self.optimizer_of(player) for player in move.players]
-        variables = [models[player].trainable_variables for player in move.players]
+        players = {player: self.players()[player] for player in move.players}
+        variables = {player: model.trainable_variables for player, model in players.items()}
+        first = self.optimizer_of(move.players[0])
+        scale = first.scale_loss(1.0)
         with tf.GradientTape() as tape:
             terms = self._reduced(move, batch)
-            total = self._total(terms) + self._regularization(move, models)
-            total = total / tf.distribute.get_strategy().num_replicas_in_sync
-            total = optimizers[0].scale_loss(total)
-        gradients = tape.gradient(total, variables)
-        for optimizer, gradient, targets in zip(optimizers, gradients, variables, strict=True):
-            optimizer.apply(gradient, targets)
-            for variable in targets if move.constraint else ():
-                variable.assign(move.constraint(variable))
+            total = self._total(terms) + self._penalty(players.values())
+            total = scale * total / tf.distribute.get_strategy().num_replicas_in_sync
+        for player, gradients in tape.gradient(total, variables).items():
+            optimizer = self.optimizer_of(player)
+            ratio = optimizer.scale_loss(1.0) / scale  # in float16 each optimizer has a scale of its own
+            optimizer.apply([g if g is None else g * ratio for g in gradients], variables[player])
+            if move.constraint is not None:
+                for variable in variables[player]:
+                    variable.assign(move.constraint(variable))
         return terms
 
     def _reduced(self, move: Move, batch: Batch) -> dict[str, Any]:
@@ -255,54 +290,60 @@ class Defense(keras.Model):
     def _total(self, terms: dict[str, Any]) -> Any:
         return sum((self.terms[name] * value for name, value in terms.items()), ops.zeros(()))
 
-    def _regularization(self, move: Move, models: dict[str, keras.Model]) -> Any:
-        penalty = sum((ops.sum(loss) for name in move.players for loss in models[name].losses), ops.zeros(()))
-        if self.weight_decay and "classifier" in move.players:
-            kernels = [v for v in self.classifier.trainable_variables if len(v.shape) > 1]
-            squares = [ops.sum(ops.square(kernel)) for kernel in kernels]
-            penalty += 0.5 * self.weight_decay * sum(squares, ops.zeros(()))
-        return penalty
+    def _penalty(self, models: Collection[keras.Model]) -> Any:
+        """Weight decay and the models' own regularization losses."""
+        penalty = [ops.sum(loss) for model in models for loss in model.losses]
+        if self.weight_decay:
+            variables = [variable for model in models for variable in model.trainable_variables]
+            squares = [ops.sum(ops.square(variable)) for variable in variables if len(variable.shape) > 1]
+            penalty += [0.5 * self.weight_decay * square for square in squares]
+        return sum(penalty, ops.zeros(()))
 
     def _report(self, batch: Batch, terms: dict[str, Any]) -> dict[str, Any]:
         examples = ops.shape(batch.images)[0]
+        means = {"loss": self._total(terms), **terms}
         for metric in self.metrics:
-            if metric.name == "loss":
-                metric.update_state(self._total(terms), sample_weight=examples)
-        for mean in self.term_means:
-            mean.update_state(terms[mean.name], sample_weight=examples)
+            if metric.name in means:
+                metric.update_state(means[metric.name], sample_weight=examples)
         if "adversarial" in batch.views:
             adversarial = batch.views["adversarial"].logits
             self.adversarial_accuracy.update_state(batch.labels, adversarial, batch.sample_weight)
         seen = batch.views.get("clean") or batch.views["adversarial"]
         logs = self.compute_metrics(batch.images, batch.labels, seen.logits, batch.sample_weight)
         if "adversarial" not in batch.views:
-            logs.pop("adversarial_accuracy", None)  # never updated, it would read 0
+            logs.pop("adversarial_accuracy")  # never updated, it would read 0
         return logs
 
-    def _reseed_layers(self) -> None:
-        """Make dropout and its like a function of (seed, step), so that a resumed run repeats them."""
-        noise = Noise((self.seed, self.step))
-        weights = {id(weight) for weight in self.classifier.weights}
-        for index, variable in enumerate(self.classifier.variables):
-            if id(variable) not in weights and variable.name == "seed_generator_state":
-                variable.assign(ops.cast(noise.fold(index).seed(), variable.dtype))
+    def _reseed_layers(self, noise: Noise) -> None:
+        """Make dropout and its like a function of (seed, step, replica): a resumed run repeats them."""
+        states = [variable for variable in self.variables if variable.name == "seed_generator_state"]
+        for index, state in enumerate(states):
+            state.assign(ops.cast(noise.fold(noise.shard[0]).fold(index).seed(), state.dtype))
+
+    def _finalize_players(self, _: Any) -> None:
+        """What ends `fit`: Keras would ask the first player's optimizer to finalize the variables of all."""
+        for player, model in self.players().items():
+            optimizer = self.optimizer_of(player)
+            type(optimizer).finalize_variable_values(optimizer, model.trainable_variables)
 
     def _swap_averages(self) -> None:
         for player, model in self.players().items():
             optimizer = self.optimizer_of(player)
-            if not optimizer.use_ema:
+            optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+            if not optimizer.use_ema or not int(optimizer.iterations):  # nothing averaged yet
                 continue
-            for variable, average in zip(
-                model.trainable_variables, optimizer._model_variables_moving_average, strict=True
-            ):
+            averages = optimizer._model_variables_moving_average
+            for variable, average in zip(model.trainable_variables, averages, strict=True):
                 value = ops.convert_to_numpy(variable)
                 variable.assign(average)
                 average.assign(value)
 
 
 def _weighted_mean(values: Any, sample_weight: Any) -> Any:
+    """Mean of the weighted values `(B,)`; a scalar, a term of the whole batch, stays as it is."""
+    values = ops.cast(values, "float32")
     if sample_weight is not None and len(values.shape) == 1:
-        values = values * ops.cast(sample_weight, values.dtype)
+        values = values * ops.cast(sample_weight, "float32")
     return ops.mean(values)
 
 
@@ -315,6 +356,6 @@ def _scaled(optimizer: Any) -> keras.optimizers.Optimizer:
     return optimizer if is_scaled else keras.optimizers.LossScaleOptimizer(optimizer)
 
 
-def _leaves(model: Any) -> Iterator[Any]:
-    for layer in getattr(model, "layers", []):
-        yield from _leaves(layer) if getattr(layer, "layers", None) else (layer,)
+def _in_float16(model: Any) -> bool:
+    """Whether any layer computes in float16, so that small gradients would vanish."""
+    return model.compute_dtype == "float16" or any(map(_in_float16, getattr(model, "layers", [])))

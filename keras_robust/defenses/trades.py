@@ -31,6 +31,8 @@ class TRADES(Defense):
     >>> defense.compile(optimizer="adam", metrics=["accuracy"])
     """
 
+    needs_adversary = True
+
     def __init__(self, classifier: keras.Model, adversary: Any, beta: float = 6.0, **options: Any) -> None:
         super().__init__(classifier, adversary, terms={"clean": 1.0, "robustness": beta}, **options)
 

@@ -1,0 +1,82 @@
+"""Accuracy against the radius of the ball."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_robust.attacks import Attack
+from keras_robust.errors import require
+from keras_robust.evaluation import evaluate
+from keras_robust.files import replacing, write_text
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracies in percent by model name at each of `eps`."""
+
+    eps: list[float]
+    accuracy: dict[str, list[float]]
+
+    def to_csv(self, path: Path | str) -> Path:
+        """Write one row an eps, one column a model."""
+        text = io.StringIO()
+        rows = csv.writer(text)
+        rows.writerow(["eps", *self.accuracy])
+        rows.writerows([eps, *values] for eps, *values in zip(self.eps, *self.accuracy.values(), strict=True))
+        write_text(path, text.getvalue())
+        return Path(path)
+
+    def to_png(self, path: Path | str) -> Path:
+        """Draw the curves; the numbers go beside it as CSV."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(5, 3.5), layout="constrained")
+        axes = figure.subplots()
+        for name, values in self.accuracy.items():
+            axes.plot(self.eps, values, marker="o", label=name)
+        axes.set(xlabel="eps", ylabel="accuracy %", ylim=(0, 100))
+        axes.grid(alpha=0.3)
+        axes.legend()
+        with replacing(path) as draft:
+            figure.savefig(draft, dpi=150)
+        self.to_csv(Path(path).with_suffix(".csv"))
+        return Path(path)
+
+
+def accuracy_curve(
+    models: Mapping[str, keras.Model],
+    examples: tuple[Any, Any],
+    attack: Attack,
+    eps: Sequence[float],
+    seed: int = 0,
+) -> Curve:
+    """Accuracy of each model under `attack` at each radius.
+
+    Args:
+        models: by the name they get in the curve.
+        examples: images `(N, ...)` float32 in [0, 1] and labels `(N,)`.
+        attack: its own eps is replaced by each of `eps`.
+        eps: radii >= 0, in the units of the images.
+        seed: of the attack.
+
+    >>> import keras_robust as kr
+    >>> digits = kr.data.load("digits", "test", examples=20, seed=0)
+    >>> attack = kr.attacks.FGSM(eps=0.1)
+    >>> accuracy_curve({"cnn": kr.models.build("small_cnn")}, digits, attack, [0.0, 0.1]).eps
+    [0.0, 0.1]
+    """
+    require(len(eps) > 0, "Give at least one eps.")
+    found: dict[str, list[float]] = {name: [] for name in models}
+    for radius in eps:
+        at_radius = replace(attack, eps=float(radius))
+        for name, model in models.items():
+            report = evaluate(model, examples, {"attack": at_radius}, eps=radius, seed=seed, progress=False)
+            found[name].append(report.accuracy["attack"])
+    return Curve([float(radius) for radius in eps], found)

@@ -1,0 +1,45 @@
+"""What the commands share: the console, quiet imports, and opening MODEL."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import click
+from rich.console import Console
+
+MODEL_HELP = "MODEL is a zoo name, the directory of a run or of a saved entry, or a .keras file."
+
+
+def console() -> Console:
+    """Standard output; wide enough for a table where it is a file."""
+    return Console() if Console().is_terminal else Console(width=140)
+
+
+def print_json(values: Any) -> None:
+    """Data on standard output, for other programs."""
+    click.echo(json.dumps(values, indent=1))
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow without its start-up notices, which it writes past its own log levels."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()  # the device search has notices of its own
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def open_model(reference: str) -> Any:
+    """The model that MODEL refers to, with its card if it has one."""
+    import_tensorflow()
+    from keras_robust import zoo
+
+    return zoo.open_model(reference)

@@ -1,0 +1,207 @@
+"""Cards: what is known of a kept classifier, as checked data."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from keras_robust.errors import InputError, is_finite, require
+from keras_robust.files import write_text
+from keras_robust.schema import check_options
+
+CARD = "card.yaml"
+WORST_CASE = "worst_case"
+URL_STARTS = ("http://", "https://", "file://")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a kept classifier. Plain data: nothing in it is imported or evaluated.
+
+    Attributes:
+        name: its name in the zoo.
+        architecture: `{"name", "input_shape", "num_classes", **options}`, what `models.build` rebuilds it of.
+        description: one sentence.
+        dataset: a name in `keras_robust.data.datasets`.
+        defense: a name in `keras_robust.defenses.defenses`.
+        threat: `{"norm", "eps", "step_size"}`, eps and step size in the units of the images.
+        training: `{"recipe", "profile", "epochs", "seconds", "seed"}`.
+        results: accuracy in percent by attack; "clean" without one, "worst_case" under all of them.
+        evaluation: `{"examples", "seed", "versions", "command"}`; the command repeats `results`.
+        paper: `{"results", "source"}`, the paper's figures in percent by attack, and where they stand.
+        sha256, size: of the weights file; size in bytes.
+        url: http, https or file URL of the weights, if they are not beside the card.
+        license: SPDX identifier of the weights' licence.
+        notes: what else a user should know.
+    """
+
+    name: str
+    architecture: dict[str, Any]
+    description: str = ""
+    dataset: str | None = None
+    defense: str | None = None
+    threat: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
+    results: dict[str, float] = field(default_factory=dict)
+    evaluation: dict[str, Any] | None = None
+    paper: dict[str, Any] | None = None
+    sha256: str = ""
+    size: int = 0
+    url: str | None = None
+    license: str | None = None
+    notes: str = ""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one image, `(H, W, C)`."""
+        return tuple(self.architecture["input_shape"])
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.architecture["num_classes"]
+
+    @property
+    def norm(self) -> str | None:
+        """Norm of the threat model."""
+        return None if self.threat is None else self.threat["norm"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, which `from_dict` takes back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "card") -> Card:
+        """The card of `to_dict`, checked.
+
+        Args:
+            values: the card's fields.
+            where: what to call them in an error.
+
+        Raises:
+            InputError: names `where`, the key, its value and what is allowed.
+        """
+        check_options(where, values, cls)
+        _check_architecture(f"{where}: architecture", values["architecture"])
+        for key, schema in _SCHEMAS.items():
+            if values.get(key) is not None:
+                check_options(f"{where}: {key}", values[key], schema)
+        card = cls(**values)
+        _check_values(where, card)
+        return card
+
+    @classmethod
+    def read(cls, path: Path | str) -> Card:
+        """Read a `card.yaml`.
+
+        Raises:
+            InputError: it cannot be read, is not YAML, or says something that a card cannot say.
+        """
+        try:
+            values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_LOADER)
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"Cannot read {path}: {error}") from error
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
+            raise InputError(f"{path}: not valid YAML: {error}") from error
+        require(
+            isinstance(values, dict), f"{path}: a card is a mapping of keys to values. Received: {values!r}."
+        )
+        return cls.from_dict(values, where=str(path))
+
+    def write(self, path: Path | str) -> None:
+        """Write a `card.yaml`, whole or not at all.
+
+        Raises:
+            InputError: the card says something that it cannot, or the place cannot be written.
+        """
+        self.from_dict(self.to_dict(), where=self.name)
+        write_text(path, self.to_yaml())
+
+    def to_yaml(self) -> str:
+        """The text of a `card.yaml`."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=100)
+
+
+def _architecture(name: str, input_shape: list[int], num_classes: int) -> None:
+    """What a card must say of its architecture."""
+
+
+def _threat(norm: str, eps: float, step_size: float | None = None) -> None:
+    """What a card may say of its threat model."""
+
+
+def _training(recipe: str, profile: str, epochs: int, seed: int = 0, seconds: float | None = None) -> None:
+    """What a card may say of its training."""
+
+
+def _evaluation(examples: int, command: str, seed: int = 0, versions: dict[str, Any] | None = None) -> None:
+    """What a card may say of its evaluation."""
+
+
+def _paper(source: str, results: dict[str, Any]) -> None:
+    """What a card may say of a paper's figures."""
+
+
+_SCHEMAS = {
+    "threat": _threat,
+    "training": _training,
+    "evaluation": _evaluation,
+    "paper": _paper,
+}
+
+
+def _check_architecture(where: str, architecture: Mapping[str, Any]) -> None:
+    """Check what every builder takes; `loading.build` checks the rest against the one that is named."""
+    common = inspect.signature(_architecture).parameters
+    check_options(where, {key: value for key, value in architecture.items() if key in common}, _architecture)
+    sizes = [*architecture["input_shape"], architecture["num_classes"]]
+    require(
+        min(sizes) >= 1, f"{where}: input_shape and num_classes must be at least 1. Received: {architecture}."
+    )
+
+
+def check_name(where: str, name: str) -> None:
+    """Refuse a name that is not a plain file name."""
+    require(
+        _NAME.fullmatch(name) is not None,
+        f"{where}: name must be letters, digits, '_', '-' and '.', and begin with a letter or digit. "
+        f"Received: {name!r}.",
+    )
+
+
+def _check_values(where: str, card: Card) -> None:
+    check_name(where, card.name)
+    _check_percent(f"{where}: results", card.results)
+    _check_percent(f"{where}: paper: results", (card.paper or {}).get("results", {}))
+    for key, value in (card.threat or {}).items():
+        require(
+            key == "norm" or value is None or (is_finite(value) and value >= 0),
+            f"{where}: threat: {key} must be a finite number >= 0. Received: {value!r}.",
+        )
+    require(
+        _SHA256.fullmatch(card.sha256) is not None,
+        f"{where}: sha256 must be 64 hexadecimal digits in lower case. Received: {card.sha256!r}.",
+    )
+    require(card.size > 0, f"{where}: size must be the bytes of the weights file. Received: {card.size}.")
+    require(
+        card.url is None or card.url.startswith(URL_STARTS),
+        f"{where}: url must begin with {', '.join(URL_STARTS)}. Received: {card.url!r}.",
+    )
+
+
+def _check_percent(where: str, results: Mapping[str, Any]) -> None:
+    for attack, accuracy in results.items():
+        require(
+            isinstance(attack, str) and is_finite(accuracy) and 0 <= accuracy <= 100,
+            f"{where}: {attack} must be an accuracy in percent, 0 to 100. Received: {accuracy!r}.",
+        )

@@ -1,0 +1,102 @@
+"""From a card to a classifier."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_robust.errors import InputError, require
+from keras_robust.schema import check_options
+from keras_robust.zoo import lookup
+from keras_robust.zoo.cards import CARD, Card
+from keras_robust.zoo.fetching import fetched
+from keras_robust.zoo.weights import load_into
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_robust.models import LatentClassifier
+
+
+def load(name: str, variant: str | None = None) -> LatentClassifier:
+    """A classifier from the zoo, in float32; its weights are fetched if they are not packaged.
+
+    Args:
+        name: an entry's name, see `list`.
+        variant: one of the card's variants; None: its default.
+
+    Returns:
+        `LatentClassifier`: float32 images in [0, 1] `(B, H, W, C)` to logits `(B, K)`. Its `card` is the
+        entry's.
+
+    Raises:
+        InputError: unknown name or variant, or a card or weights file that cannot be used.
+
+    >>> load("at_digits").output_shape
+    (None, 10)
+    """
+    card = lookup.card(name)
+    require(variant is None, f"{name} has no variants. Received: variant={variant!r}.")
+    return _rebuilt(lookup.directory(name), card)
+
+
+def open_model(reference: str | os.PathLike[str]) -> tuple[keras.Model, Card | None]:
+    """The model that a name or path stands for, and its card if it has one.
+
+    Args:
+        reference: a name in the zoo, a directory with a card (a run, or what `save` wrote), or a `.keras`
+            file, which is loaded in Keras' safe mode and without its training state.
+
+    Raises:
+        InputError: no model there, an export (`load_exported` reads it), or a file that cannot be used.
+
+    >>> import keras_robust as kr, tempfile
+    >>> kept = kr.zoo.save(kr.models.build("small_cnn"), "mine", directory=tempfile.mkdtemp())
+    >>> model, card = open_model(kept)
+    >>> card.name, model.output_shape
+    ('mine', (None, 10))
+    """
+    kind, path = lookup.resolve(reference)
+    if kind == "keras":
+        return _keras_file(path), None
+    if kind in ("zoo", "directory"):
+        card = lookup.card(path.name) if kind == "zoo" else Card.read(path / CARD)
+        return _rebuilt(path, card), card
+    raise InputError(
+        f"{path} is an export, which gives labels but no gradients. Valid here: a name in the zoo, a "
+        "directory with a card, or a .keras file."
+    )
+
+
+def build(card: Card) -> LatentClassifier:
+    """The untrained float32 classifier of a card's architecture.
+
+    Raises:
+        InputError: an architecture or option that does not exist.
+    """
+    from keras_robust import models
+
+    options = {key: value for key, value in card.architecture.items() if key != "name"}
+    builder = models.architectures[card.architecture["name"]]
+    check_options(f"{card.name}: architecture", options, builder, supplied=("dtype",))
+    return models.build(card.architecture["name"], dtype="float32", **options)
+
+
+def _rebuilt(directory: Path, card: Card) -> LatentClassifier:
+    path = fetched(directory, card)
+    classifier = build(card)
+    load_into(classifier, path)
+    object.__setattr__(classifier, "card", card)  # past Keras' attribute tracking
+    return classifier
+
+
+def _keras_file(path: Path) -> keras.Model:
+    import keras
+
+    from keras_robust import models  # noqa: F401  (its classes register themselves)
+
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a damaged archive surfaces as nearly any exception
+        raise InputError(f"{path} cannot be loaded as a Keras model: {error}") from error

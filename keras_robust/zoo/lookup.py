@@ -1,0 +1,136 @@
+"""Where entries lie, and what a model's name or path stands for."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import platformdirs
+
+from keras_robust.errors import InputError, require, unknown_name
+from keras_robust.packaged import packaged
+from keras_robust.zoo.cards import CARD, Card
+
+
+class Reference(NamedTuple):
+    """What a model's name or path stands for.
+
+    Attributes:
+        kind: "zoo" (an entry by name), "directory" (one that holds a card: a run, or what `save` wrote),
+            "keras" (a `.keras` file), "saved_model" or "tflite" (exports).
+        path: the entry's directory, or the file.
+    """
+
+    kind: str
+    path: Path
+
+
+def user_directory() -> Path:
+    """Where the user's own entries lie: KERAS_ROBUST_ZOO, else among the user's data."""
+    chosen = os.environ.get("KERAS_ROBUST_ZOO")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_data_path("keras_robust") / "zoo"
+
+
+def names() -> builtins.list[str]:
+    """Names of all entries, packaged and the user's own."""
+    return sorted(_directories())
+
+
+def directory(name: str) -> Path:
+    """The directory of an entry."""
+    directories = _directories()
+    if name not in directories:
+        raise unknown_name("model in the zoo", name, directories)
+    return directories[name]
+
+
+def card(name: str) -> Card:
+    """The card of an entry.
+
+    Raises:
+        InputError: unknown name, or a card that cannot be used.
+
+    >>> card("at_digits").dataset
+    'digits'
+    """
+    path = directory(name) / CARD
+    found = Card.read(path)
+    require(
+        found.name == name,
+        f"{path}: name must be that of its directory, {name!r}. Received: {found.name!r}.",
+    )
+    return found
+
+
+def list(
+    dataset: str | None = None,
+    defense: str | None = None,
+    architecture: str | None = None,
+    norm: str | None = None,
+) -> builtins.list[Card]:
+    """Cards of all entries, sorted by name, or of those that match every filter given.
+
+    Args:
+        dataset, defense, architecture: names as in the registries.
+        norm: norm of the threat model, "linf" or "l2".
+
+    Raises:
+        InputError: a filter's value that no entry has, or a card that cannot be used.
+
+    >>> all(card.dataset == "digits" for card in list(dataset="digits"))
+    True
+    """
+    cards = [card(name) for name in names()]
+    wanted = {"dataset": dataset, "defense": defense, "architecture": architecture, "norm": norm}
+    filters = {key: value for key, value in wanted.items() if value is not None}
+    for key, value in filters.items():
+        known = {found for entry in cards if (found := _properties(entry)[key]) is not None}
+        if value not in known:
+            raise unknown_name(f"{key} in the zoo", value, known)
+    return [entry for entry in cards if filters.items() <= _properties(entry).items()]
+
+
+def resolve(reference: str | os.PathLike[str]) -> Reference:
+    """What a model's name or path stands for. A name in the zoo goes before a path.
+
+    Raises:
+        InputError: neither a name in the zoo nor the path of a model.
+    """
+    text = os.fspath(reference)
+    if text in (directories := _directories()):
+        return Reference("zoo", directories[text])
+    path = Path(text).expanduser()
+    for kind, fits in _KINDS.items():
+        if fits(path):
+            return Reference(kind, path)
+    if path.exists():
+        raise InputError(
+            f"There is no model at {path}. Valid: a directory with {CARD} (a run gets it when its training "
+            "ends), a .keras file, a SavedModel, a .tflite file."
+        )
+    raise unknown_name("model (neither in the zoo nor a path)", text, directories)
+
+
+_KINDS = {
+    "directory": lambda path: (path / CARD).is_file(),
+    "saved_model": lambda path: (path / "saved_model.pb").is_file(),
+    "keras": lambda path: path.suffix == ".keras" and path.is_file(),
+    "tflite": lambda path: path.suffix == ".tflite" and path.is_file(),
+}
+
+
+def _properties(entry: Card) -> dict[str, str | None]:
+    return {
+        "dataset": entry.dataset,
+        "defense": entry.defense,
+        "architecture": entry.architecture["name"],
+        "norm": entry.norm,
+    }
+
+
+def _directories() -> dict[str, Path]:
+    """Entries by name; a packaged one goes before the user's of the same name."""
+    places = (user_directory(), packaged("zoo"))
+    return {path.parent.name: path.parent for place in places for path in place.glob(f"*/{CARD}")}

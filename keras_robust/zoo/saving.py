@@ -1,0 +1,166 @@
+"""From a classifier to an entry."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_robust.errors import require
+from keras_robust.files import replacing
+from keras_robust.packaged import packaged
+from keras_robust.zoo.cards import CARD, WORST_CASE, Card, check_name
+from keras_robust.zoo.loading import build
+from keras_robust.zoo.lookup import user_directory
+from keras_robust.zoo.weights import WEIGHTS, sha256_and_size
+
+if TYPE_CHECKING:
+    from keras_robust.evaluation import Report
+    from keras_robust.models import LatentClassifier
+    from keras_robust.recipes import Recipe
+
+
+def save(
+    classifier: LatentClassifier,
+    name: str,
+    recipe: Recipe | None = None,
+    report: Report | None = None,
+    directory: Path | str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Keep a classifier as an entry: a card and its weights in float32.
+
+    Args:
+        classifier: built by `models.build` (or a recipe).
+        name: the entry's name.
+        recipe: what trained it.
+        report: what `evaluate` found.
+        directory: where entries lie; default: the user's zoo, where `load(name)` finds it.
+        overwrite: replace an entry of this name.
+
+    Returns:
+        The entry's directory, `<directory>/<name>`, with `card.yaml` and `model.weights.h5`.
+
+    Raises:
+        InputError: a classifier that was not built by name, a bad or taken name, or a place that cannot
+            be written.
+
+    >>> import keras_robust as kr, tempfile
+    >>> path = save(kr.models.build("small_cnn"), "mine", directory=tempfile.mkdtemp())
+    >>> sorted(file.name for file in path.iterdir())
+    ['card.yaml', 'model.weights.h5']
+    """
+    check_name("zoo.save", name)
+    entry = Path(user_directory() if directory is None else directory).expanduser() / name
+    require(
+        directory is not None or not (packaged("zoo") / name).exists(),
+        f"{name} is a packaged entry, which would hide yours. Choose another name.",
+    )
+    require(
+        overwrite or not (entry / CARD).exists(),
+        f"{entry} is an entry already. Pass overwrite=True, or choose another name.",
+    )
+    write(entry, classifier, describe(classifier, name, recipe, report))
+    return entry
+
+
+def describe(
+    classifier: LatentClassifier,
+    name: str,
+    recipe: Recipe | None = None,
+    report: Report | None = None,
+    seconds: float | None = None,
+) -> Card:
+    """The card of a classifier, all but the file's sha256 and size, which `write` fills in.
+
+    `dataclasses.replace` sets the other fields: `paper`, `license`, `notes`, `url`.
+
+    Args:
+        classifier, name, recipe, report: as in `save`.
+        seconds: how long the training took.
+
+    Raises:
+        InputError: a classifier that was not built by name.
+
+    >>> import keras_robust as kr
+    >>> describe(kr.models.build("small_cnn", filters=4), "mine").architecture["filters"]
+    4
+    """
+    built_of = getattr(classifier, "architecture", None)
+    require(
+        built_of is not None,
+        f"Only a classifier built by kr.models.build can be kept as an entry. Received: "
+        f"{type(classifier).__name__}. Keep others with model.save('name.keras').",
+    )
+    shapes = {
+        "input_shape": list(classifier.input_shape[1:]),
+        "num_classes": classifier.output_shape[-1],
+    }
+    card = Card(name=name, architecture={**built_of, **shapes})
+    if report is not None:
+        card = replace(card, **_measured(name, report))
+    return card if recipe is None else replace(card, **_trained(recipe, seconds))
+
+
+def write(directory: Path | str, classifier: LatentClassifier, card: Card) -> Card:
+    """Write `card.yaml` and `model.weights.h5` into `directory`; old ones stay until both are whole.
+
+    Args:
+        directory: exactly where; made if it is missing.
+        classifier: of the architecture on the card, in any dtype policy; kept in float32.
+        card: its card; `sha256` and `size` are filled in.
+
+    Returns:
+        The card as written.
+
+    Raises:
+        InputError: the card does not describe the classifier, or the place cannot be written.
+    """
+    directory = Path(directory)
+    kept = build(card)
+    shapes = [weight.shape for weight in kept.weights], [weight.shape for weight in classifier.weights]
+    require(
+        shapes[0] == shapes[1], f"{card.name}: the classifier's weights are not those of {card.architecture}."
+    )
+    kept.set_weights([np.asarray(weight, np.float32) for weight in classifier.get_weights()])
+    # The weights take their place first; nothing can fail between the two.
+    with replacing(directory / CARD) as card_draft, replacing(directory / WEIGHTS) as weights_draft:
+        kept.save_weights(weights_draft)
+        card = replace(card, **sha256_and_size(weights_draft))
+        card.write(card_draft)
+    return card
+
+
+def _trained(recipe: Recipe, seconds: float | None) -> dict[str, Any]:
+    return {
+        "description": recipe.description,
+        "dataset": recipe.dataset,
+        "defense": recipe.defense["name"],
+        "threat": dict(recipe.threat),
+        "training": {
+            "recipe": recipe.name,
+            "profile": recipe.profile,
+            "epochs": recipe.epochs,
+            "seed": recipe.seed,
+            "seconds": seconds,
+        },
+    }
+
+
+def _measured(name: str, report: Report) -> dict[str, Any]:
+    attacks = [attack for attack in report.accuracy if attack != "clean"]
+    options = [*(f"--attack {attack}" for attack in attacks), f"--examples {report.examples}"]
+    return {
+        "dataset": report.dataset or None,
+        "threat": dict(report.threat),
+        "results": {**report.accuracy, WORST_CASE: report.worst_case},
+        "evaluation": {
+            "examples": report.examples,
+            "seed": report.seed,
+            "versions": dict(report.versions),
+            "command": f"krobust evaluate {name} {' '.join(options)} --seed {report.seed}",
+        },
+    }

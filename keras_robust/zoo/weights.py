@@ -1,0 +1,126 @@
+"""Weights files: data that is checked before it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_robust.errors import InputError, require
+from keras_robust.zoo.cards import Card
+
+if TYPE_CHECKING:
+    import keras
+
+WEIGHTS = "model.weights.h5"
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SHOWN = 3
+
+
+def check_file(path: Path, card: Card, source: str | None = None) -> None:
+    """Compare a weights file with its card, cheapest first, without loading it.
+
+    Args:
+        path: the file.
+        card: its card.
+        source: what to call the file in an error; default: its path.
+
+    Raises:
+        InputError: absent, larger or smaller than the card says, not HDF5, or another sha256.
+    """
+    source = source or str(path)
+    try:
+        size = path.stat().st_size
+        require(
+            size <= card.size,
+            f"{source} is larger than its card says: {size} bytes, valid: {card.size}. It was not read.",
+        )
+        with path.open("rb") as file:
+            start = file.read(64)
+            require(start.startswith(_HDF5_SIGNATURE), f"{source} is not an HDF5 file: {_kind(start)}")
+            require(size == card.size, f"{source} is truncated: {size} bytes, valid: {card.size}.")
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"Cannot read {source}: {error.strerror or error}.") from error
+    require(
+        digest == card.sha256,
+        f"{source} was altered: its sha256 is {digest}, the card of {card.name} says {card.sha256}.",
+    )
+
+
+def sha256_and_size(path: Path) -> dict[str, Any]:
+    """The fields of a card that pin a weights file."""
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": os.path.getsize(path)}
+
+
+def load_into(model: keras.Model, path: Path) -> None:
+    """`model.load_weights(path)`, if the file holds exactly the arrays that the model has.
+
+    Keras itself ignores arrays that the model does not ask for.
+
+    Raises:
+        InputError: names or shapes that differ, or a file that HDF5 cannot read.
+    """
+    with tempfile.TemporaryDirectory() as room:
+        model.save_weights(own := Path(room, WEIGHTS))
+        expected = _arrays(own)
+    _compare(path, _arrays(path), expected)
+    try:
+        model.load_weights(path)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise InputError(f"The weights in {path} cannot be loaded: {error}") from error
+
+
+def _arrays(path: Path) -> dict[str, str]:
+    """Type and shape of every array in an HDF5 file. Links are not followed, so they count as missing."""
+    import h5py
+
+    found = {}
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            elsewhere = item.is_virtual or item.external
+            require(
+                not elsewhere, f"{path}: {name} keeps its values in another file; valid: a file of its own."
+            )
+            found[name] = f"{item.dtype} {item.shape}"
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(note)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise InputError(f"{path} is not a whole HDF5 file: {error}") from error
+    return found
+
+
+def _compare(path: Path, found: dict[str, str], expected: dict[str, str]) -> None:
+    common = found.keys() & expected.keys()
+    differences = {
+        "lacks": sorted(expected.keys() - found.keys()),
+        "has besides": sorted(found.keys() - expected.keys()),
+        "differs in": sorted(
+            f"{name} ({found[name]}, valid: {expected[name]})"
+            for name in common
+            if found[name] != expected[name]
+        ),
+    }
+    said = [f"it {verb} {_some(items)}" for verb, items in differences.items() if items]
+    require(not said, f"{path} does not fit the architecture on its card: {'; '.join(said)}.")
+
+
+def _some(items: list[str]) -> str:
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return ", ".join(items[:_SHOWN]) + more
+
+
+def _kind(start: bytes) -> str:
+    if not start:
+        return "it is empty."
+    if start.lstrip().startswith(b"<"):
+        return f"it is a web page or XML that begins with {start[:20]!r}."
+    return f"it begins with {start[:20]!r}."

@@ -1,0 +1,79 @@
+"""Small defenses for the tests of this room, and for the script that runs under a strategy."""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_robust.attacks import PGD
+from keras_robust.defenses import Defense, Move, defenses
+from keras_robust.losses import cross_entropy
+from keras_robust.models import LatentClassifier
+
+CLASSES = 3
+SHAPE = (4, 4, 1)
+ADVERSARY = PGD(eps=0.1, steps=2)
+
+
+def batch(examples=8, seed=0):
+    """Images `(examples, 4, 4, 1)` and labels."""
+    rng = np.random.default_rng(seed)
+    images = rng.uniform(size=(examples, *SHAPE)).astype("float32")
+    return images, rng.integers(0, CLASSES, examples)
+
+
+def classifier(dropout=0.0, dtype=None):
+    """The same one-hidden-layer network at every call."""
+    keras.utils.set_random_seed(1)
+    encoder = keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            layers.Flatten(dtype=dtype),
+            layers.Dense(6, activation="relu", dtype=dtype),
+            layers.Dropout(dropout, dtype=dtype),
+        ]
+    )
+    head = keras.Sequential([keras.Input((6,)), layers.Dense(CLASSES, dtype="float32")])
+    return LatentClassifier(encoder, head)
+
+
+def build(defense, adversary=ADVERSARY, dropout=0.0, dtype=None, **options):
+    """A defense, given as its class or registered name, of a fresh classifier."""
+    cls = defenses[defense] if isinstance(defense, str) else defense
+    return cls(classifier(dropout, dtype), adversary, **options)
+
+
+def clip(variable):
+    return ops.clip(variable, -0.01, 0.01)
+
+
+@keras.saving.register_keras_serializable("keras_robust_tests")
+class Duel(Defense):
+    """A toy with two players: a clipped critic steps twice, the classifier once, then both together."""
+
+    def __init__(self, classifier, adversary, critic=None, **options):
+        terms = {"clean": 1.0, "critic": 0.5, "peace": 0.25}
+        super().__init__(classifier, adversary, terms=terms, **options)
+        self.critic = critic or keras.Sequential([keras.Input((CLASSES,)), layers.Dense(1)])
+
+    def players(self):
+        return {**super().players(), "critic": self.critic}
+
+    def moves(self):
+        return [
+            Move(self.critic_loss, players=("critic",), repeat=2, constraint=clip),
+            Move(self.loss_terms),
+            Move(self.peace, players=("classifier", "critic"), constraint=clip),
+        ]
+
+    def critic_loss(self, batch):
+        clean, adversarial = self.view(batch).logits, self.view(batch, "adversarial").logits
+        return {"critic": ops.mean(self.critic(adversarial)) - ops.mean(self.critic(clean))}
+
+    def loss_terms(self, batch):
+        return {"clean": cross_entropy(batch.labels, self.view(batch).logits)}
+
+    def peace(self, batch):
+        return {"peace": ops.square(self.critic(self.view(batch).logits)[:, 0] - 1.0)}
+
+    def get_config(self):
+        return {**super().get_config(), "critic": keras.saving.serialize_keras_object(self.critic)}

@@ -1,0 +1,65 @@
+"""Train every defense on one device and on two logical ones; prints what came out as JSON.
+
+A script, because logical devices are set before TensorFlow starts, and a process takes one strategy.
+"""
+
+import json
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+from defense_building import Duel, batch, build  # noqa: E402
+
+from keras_robust.defenses import defenses  # noqa: E402
+
+GLOBAL_BATCH = 8
+STRATEGY = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def dataset():
+    images, labels = batch(2 * GLOBAL_BATCH + 1)  # the last one is dropped
+    data = tf.data.Dataset.from_tensor_slices((images, labels))
+    return data.batch(GLOBAL_BATCH, drop_remainder=True)
+
+
+def run(name, strategy):
+    with strategy.scope():
+        defense = build(name, seed=2, weight_decay=0.01)
+        defense.compile(keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True), metrics=["accuracy"])
+        start = defense.get_weights()
+    history = defense.fit(dataset(), validation_data=dataset(), verbose=0).history
+    with strategy.scope():
+        ends = [weight.tolist() for weight in defense.get_weights()]
+        replicas = [
+            [np.asarray(local).tolist() for local in strategy.experimental_local_results(variable.value)]
+            for variable in defense.trainable_variables
+        ]
+    return {
+        "start": [weight.tolist() for weight in start],
+        "logs": {key: values[-1] for key, values in history.items()},
+        "weights": ends,
+        "replicas": replicas,
+    }
+
+
+def slices():
+    """The images that each replica is given, for each global batch."""
+    distributed = STRATEGY.experimental_distribute_dataset(dataset())
+    return [
+        [local.numpy().tolist() for local in STRATEGY.experimental_local_results(images)]
+        for images, _ in distributed
+    ]
+
+
+if __name__ == "__main__":
+    made = {name: name for name in defenses} | {"duel": Duel}
+    report = {
+        name: {"one": run(defense, tf.distribute.get_strategy()), "two": run(defense, STRATEGY)}
+        for name, defense in made.items()
+    }
+    print(json.dumps({"replicas": STRATEGY.num_replicas_in_sync, "slices": slices(), "defenses": report}))

@@ -1,0 +1,277 @@
+"""What holds for every registered defense, as for any Keras model."""
+
+import keras
+import numpy as np
+import pytest
+from defense_building import ADVERSARY, CLASSES, SHAPE, batch, build, classifier
+
+from keras_robust.attacks import BIM
+from keras_robust.defenses import Standard, defenses
+from keras_robust.errors import InputError
+
+EVERY = pytest.mark.parametrize("name", list(defenses))
+
+
+def sgd(**options):
+    return keras.optimizers.SGD(0.1, **options)
+
+
+def fitted(name, data=None, *, optimizer=None, fit=None, **options):
+    """A defense after an epoch of batches of 4, run eagerly."""
+    defense = build(name, **options)
+    defense.compile(optimizer or sgd(), run_eagerly=True)
+    images, labels = data or batch()
+    defense.fit(images, labels, batch_size=4, shuffle=False, verbose=0, **(fit or {}))
+    return defense
+
+
+def assert_same_weights(one, other, tolerance=0.0):
+    for left, right in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(left, right, rtol=0, atol=tolerance)
+
+
+def differ(one, other):
+    return any((a != b).any() for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+
+
+class Recorder(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.batches, self.epochs, self.weights = 0, [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches += 1
+        self.weights.append(self.model.classifier.get_weights())
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append(logs)
+
+
+@EVERY
+def test_fit_evaluate_and_predict_like_a_keras_model(name):
+    images, labels = batch(10)
+    defense = build(name)
+    traces = []
+    step = defense.train_step
+    defense.train_step = lambda data: (traces.append(1), step(data))[1]
+    metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]  # by name Keras makes it inside the step
+    defense.compile("adam", metrics=metrics, weighted_metrics=[keras.metrics.SparseTopKCategoricalAccuracy(2)])
+    before = defense.classifier.get_weights()
+    recorder = Recorder()
+    data = {"validation_data": (images, labels), "callbacks": [recorder]}
+    history = defense.fit(images, labels, batch_size=4, epochs=2, verbose=0, **data).history
+
+    assert len(traces) == 1, "train_function is traced once, for full and for partial batches"
+    assert recorder.batches == int(defense.step) == 6
+    assert len(recorder.epochs) == 2
+    expected = {"loss", "accuracy", "sparse_top_k_categorical_accuracy", *defense.active_terms}
+    assert expected <= set(history)
+    assert {f"val_{key}" for key in {*expected, "adversarial_accuracy"}} <= set(history)
+    assert np.isfinite([values for values in history.values()]).all()
+    total = sum(defense.terms[term] * np.array(history[term]) for term in defense.active_terms)
+    np.testing.assert_allclose(history["loss"], total, rtol=1e-5)
+    assert any((a != b).any() for a, b in zip(before, defense.classifier.get_weights(), strict=True))
+
+    logs = defense.evaluate(images, labels, batch_size=5, verbose=0, return_dict=True)
+    assert logs["accuracy"] == pytest.approx((defense.predict(images, verbose=0).argmax(1) == labels).mean())
+    np.testing.assert_allclose(
+        defense.predict(images, verbose=0), defense.classifier.predict(images, verbose=0), rtol=1e-5
+    )
+
+
+@EVERY
+def test_validation_reports_what_attack_and_classifier_give_by_hand(name):
+    images, labels = batch(20)
+    attack = BIM(eps=0.3, steps=3)
+    defense = build(name, adversary=attack)
+    defense.compile(sgd(), metrics=["accuracy"], run_eagerly=True)
+    data = {"validation_data": (images, labels), "batch_size": 8, "verbose": 0}
+    history = defense.fit(images, labels, **data).history
+
+    def accuracy(images):
+        return (defense.classifier.predict(images, verbose=0).argmax(1) == labels).mean()
+
+    clean, robust = accuracy(images), accuracy(attack(defense.classifier, images, labels))
+    assert clean > robust, "or the test could not tell them apart"
+    assert history["val_accuracy"] == pytest.approx([clean])
+    assert history["val_adversarial_accuracy"] == pytest.approx([robust])
+
+
+@EVERY
+def test_several_steps_per_execution_are_the_same_steps(name):
+    images, labels = batch(16)
+    runs = []
+    for count in (1, 2):
+        runs.append(build(name, dropout=0.5))
+        runs[-1].compile(sgd(), steps_per_execution=count)
+        runs[-1].fit(images, labels, batch_size=4, shuffle=False, verbose=0)
+    assert int(runs[1].step) == 4
+    assert_same_weights(*runs, tolerance=1e-6)
+
+
+@EVERY
+def test_class_weights_are_the_sample_weights_of_their_examples(name):
+    images, labels = batch()
+    weights = {0: 0.5, 1: 2.0, 2: 1.0}
+    sample_weight = np.array([weights[label] for label in labels], "float32")
+    by_class = fitted(name, fit={"class_weight": weights})
+    by_sample = fitted(name, fit={"sample_weight": sample_weight})
+    assert_same_weights(by_class, by_sample, tolerance=1e-6)
+    assert differ(by_class, fitted(name))
+
+
+@EVERY
+def test_weight_decay_pulls_every_kernel_towards_zero(name):
+    data = batch(4)  # one step
+    start = build(name).classifier.get_weights()
+    plain, decayed = (fitted(name, data, weight_decay=decay).classifier.get_weights() for decay in (0, 0.3))
+    for initial, without, with_decay in zip(start, plain, decayed, strict=True):
+        pull = 0.1 * 0.3 * initial if initial.ndim > 1 else 0.0
+        np.testing.assert_allclose(with_decay, without - pull, rtol=0, atol=1e-6)
+
+
+@EVERY
+def test_the_seed_makes_a_run_repeat(name):
+    runs = [fitted(name, dropout=0.5, seed=seed) for seed in (5, 5, 6)]
+    assert_same_weights(*runs[:2])
+    assert differ(runs[0], runs[2])
+
+
+@EVERY
+def test_bfloat16_layers_train(name):
+    defense = build(name, dtype="mixed_bfloat16")
+    defense.compile(sgd())
+    history = defense.fit(*batch(), batch_size=4, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert {variable.dtype for variable in defense.trainable_variables} == {"float32"}
+
+
+@EVERY
+def test_float16_layers_train_with_a_scaled_loss(name):
+    half, full = (build(name, dtype=dtype) for dtype in ("mixed_float16", "float32"))
+    for defense in (half, full):
+        defense.compile(sgd(), run_eagerly=True)
+        defense.fit(*batch(), batch_size=4, shuffle=False, verbose=0)
+    assert isinstance(half.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert not isinstance(full.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert {variable.dtype for variable in half.trainable_variables} == {"float32"}
+    assert_same_weights(half.classifier, full.classifier, tolerance=1e-2)
+    assert differ(half.classifier, build(name).classifier)
+
+
+@EVERY
+@pytest.mark.filterwarnings("ignore")
+def test_xla_takes_the_same_step(name):
+    runs = []
+    for jit_compile in (False, True):
+        defense = build(name)
+        defense.compile(sgd(), jit_compile=jit_compile)
+        logs = defense.fit(*batch(), batch_size=4, shuffle=False, verbose=0).history
+        assert defense.jit_compile is jit_compile
+        runs.append((defense, logs))
+    (plain, plain_logs), (compiled, compiled_logs) = runs
+    assert_same_weights(plain, compiled, tolerance=1e-4)
+    for key, value in plain_logs.items():
+        assert compiled_logs[key] == pytest.approx(value, abs=1e-4)
+
+
+@EVERY
+def test_averages_are_swapped_in_and_back_and_end_the_fit(name):
+    recorder = Recorder()
+    defense = build(name)
+    defense.compile(sgd(use_ema=True, ema_momentum=0.5), run_eagerly=True)
+    start = defense.classifier.get_weights()
+    with defense.averaged():
+        assert_equal(defense.classifier.get_weights(), start, "there is no average before the first step")
+    seen = {}
+
+    def compare(epoch, logs):
+        seen["within"] = defense.classifier.get_weights()
+        with defense.averaged():
+            seen["averaged"] = defense.classifier.get_weights()
+        seen["after"] = defense.classifier.get_weights()
+
+    callbacks = [recorder, keras.callbacks.LambdaCallback(on_epoch_end=compare)]
+    defense.fit(*batch(12), batch_size=4, verbose=0, callbacks=callbacks)
+    average = recorder.weights[0]
+    for weights in recorder.weights[1:]:
+        average = [0.5 * a + 0.5 * w for a, w in zip(average, weights, strict=True)]
+    if int(defense.optimizer.iterations) == len(recorder.weights):  # else it steps within a batch too
+        assert_equal(seen["averaged"], average, "the average is that of the weights after each step")
+    assert_equal(seen["within"], seen["after"], "the weights come back")
+    assert_equal(defense.classifier.get_weights(), seen["averaged"], "fit ends with the averages")
+
+
+def assert_equal(one, other, message):
+    for left, right in zip(one, other, strict=True):
+        np.testing.assert_allclose(left, right, rtol=0, atol=1e-6, err_msg=message)
+
+
+@EVERY
+def test_config_round_trip(name):
+    defense = build(name, weight_decay=0.1, seed=3)
+    copy = type(defense).from_config(defense.get_config())
+    assert copy.get_config() == defense.get_config()
+    assert copy.adversary == ADVERSARY
+    assert copy.terms == defense.terms
+
+
+@EVERY
+def test_errors_say_what_is_wrong(name):
+    cls = defenses[name]
+    with pytest.raises(InputError, match="must be a built keras.Model"):
+        cls(keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(CLASSES)]), ADVERSARY)
+    with pytest.raises(InputError, match="must be a built keras.Model"):
+        cls(lambda images: images, ADVERSARY)
+    with pytest.raises(InputError, match=r"weight_decay.* >= 0. Received: -1"):
+        cls(classifier(), ADVERSARY, weight_decay=-1)
+    with pytest.raises(InputError, match="weight_decay.*Received: nan"):
+        cls(classifier(), ADVERSARY, weight_decay=float("nan"))
+    with pytest.raises(InputError, match=r"seed must be an integer. Received: 0.5"):
+        cls(classifier(), ADVERSARY, seed=0.5)
+    with pytest.raises(InputError, match=f"{cls.__name__} needs an adversary .*'pgd'"):
+        cls(classifier(), "pgd")
+    for compiling in (lambda: build(name).compile("sgd", "mse"), lambda: build(name).compile(loss="mse")):
+        with pytest.raises(InputError, match="brings its own loss"):
+            compiling()
+    with pytest.raises(InputError, match="Unknown further player: 'nobody'"):
+        build(name).compile("sgd", optimizers={"nobody": "sgd"})
+
+
+@pytest.mark.parametrize("name", [name for name in defenses if defenses[name].needs_adversary])
+def test_a_missing_adversary_is_told(name):
+    with pytest.raises(InputError, match="needs an adversary .*Received: adversary=None"):
+        build(name, adversary=None)
+
+
+@pytest.mark.parametrize("weights", [(-1, 1), (0, 0), (float("inf"), 1), ("1", 1)])
+def test_term_weights_are_checked(weights):
+    clean, adversarial = weights
+    with pytest.raises(InputError, match="must be"):
+        build("adversarial_training", clean_weight=clean, adversarial_weight=adversarial)
+
+
+def test_integer_weights_are_fine():
+    defense = build("adversarial_training", clean_weight=0, adversarial_weight=np.float32(2))
+    defense.compile(sgd(), metrics=["accuracy"], run_eagerly=True)
+    logs = defense.fit(*batch(), verbose=0).history
+    assert "clean" not in logs
+    assert logs["accuracy"] == logs["adversarial_accuracy"], "with no clean loss it sees adversarial images"
+
+
+def test_without_an_adversary_nothing_is_reported_about_it():
+    defense = Standard(classifier())
+    defense.compile(sgd(), run_eagerly=True)
+    logs = defense.fit(*batch(), validation_data=batch(), verbose=0).history
+    assert not any("adversarial" in key for key in logs)
+
+
+def test_input_gradient_is_that_of_the_sum():
+    images, _ = batch()
+    gradient = build("standard").input_gradient(lambda x: keras.ops.sum(x**3, axis=(1, 2, 3)), images_of(images))
+    np.testing.assert_allclose(gradient, 3 * images**2, rtol=1e-5)
+
+
+def images_of(images):
+    assert images.shape[1:] == SHAPE
+    return keras.ops.convert_to_tensor(images)

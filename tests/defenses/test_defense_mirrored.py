@@ -1,0 +1,57 @@
+"""MirroredStrategy over two devices takes the step that one device takes on the same global batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from defense_building import batch
+
+from keras_robust.defenses import defenses
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def report():
+    paths = [str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(
+        [sys.executable, str(HERE / "mirrored_step.py")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_replica_sees_its_slice_of_the_global_batch(report):
+    images, _ = batch(17)
+    assert report["replicas"] == 2
+    assert len(report["slices"]) == 2, "the remainder is dropped"
+    for step, parts in enumerate(report["slices"]):
+        for replica, part in enumerate(parts):
+            first = 8 * step + 4 * replica
+            np.testing.assert_allclose(part, images[first : first + 4])
+
+
+@pytest.mark.parametrize("name", [*defenses, "duel"])
+def test_two_devices_take_the_step_of_one(report, name):
+    one, two = report["defenses"][name]["one"], report["defenses"][name]["two"]
+    for left, right in zip(one["start"], two["start"], strict=True):
+        np.testing.assert_array_equal(left, right)
+    assert one["logs"].keys() == two["logs"].keys()
+    for key, value in one["logs"].items():
+        assert two["logs"][key] == pytest.approx(value, abs=1e-4), key
+    moved = 0.0
+    for start, left, right in zip(one["start"], one["weights"], two["weights"], strict=True):
+        np.testing.assert_allclose(left, right, rtol=0, atol=1e-4)
+        moved = max(moved, np.abs(np.subtract(start, left)).max())
+    assert moved > 1e-2, "or the test could not fail"
+    for first, second in two["replicas"]:
+        np.testing.assert_array_equal(first, second)

@@ -1,0 +1,113 @@
+"""What is saved is all that training needs: it goes on as if it had not stopped."""
+
+import keras
+import numpy as np
+import pytest
+from defense_building import Duel, batch, build
+
+from keras_robust.defenses import defenses
+
+EVERY = pytest.mark.parametrize("defense", [*defenses, Duel])
+IMAGES, LABELS = batch(12)
+
+
+def compiled(defense):
+    made = build(defense, dropout=0.5, seed=3)
+    made.compile(keras.optimizers.Adam(0.01), metrics=["accuracy"], run_eagerly=True)
+    return made
+
+
+def train(defense, first, last, **options):
+    """The epochs from `first` to `last`, of three batches each."""
+    data = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    return defense.fit(IMAGES, LABELS, initial_epoch=first, epochs=last, **data, **options)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    """Final state of each defense after three epochs in one go."""
+    kept = {}
+
+    def run(defense):
+        if defense not in kept:
+            made = compiled(defense)
+            train(made, 0, 3)
+            kept[defense] = made
+        return kept[defense]
+
+    return run
+
+
+def options(defense):
+    """The plain part of its config; parts that are serialized objects carry an id of the object."""
+    return {key: value for key, value in defense.get_config().items() if not isinstance(value, dict)}
+
+
+def assert_same_state(one, other):
+    assert int(one.step) == int(other.step) > 0
+    for left, right in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+    for player in one.players():
+        pairs = zip(one.optimizer_of(player).variables, other.optimizer_of(player).variables, strict=True)
+        for left, right in pairs:
+            np.testing.assert_array_equal(left, right, err_msg=f"{player}: {left.path}")
+
+
+@EVERY
+def test_weights_file_continues_bit_for_bit(defense, uninterrupted, tmp_path):
+    path = tmp_path / "state.weights.h5"
+    first = compiled(defense)
+    train(first, 0, 2)
+    first.save_weights(path)
+    second = compiled(defense)
+    second.load_weights(path)
+    assert_same_state(first, second)
+    train(second, 2, 3)
+    assert_same_state(second, uninterrupted(defense))
+
+
+@EVERY
+def test_keras_file_continues_bit_for_bit(defense, uninterrupted, tmp_path):
+    path = tmp_path / "defense.keras"
+    first = compiled(defense)
+    train(first, 0, 2)
+    first.save(path)
+    second = keras.saving.load_model(path)
+    assert type(second) is type(first)
+    assert options(second) == options(first)
+    assert second.adversary == first.adversary
+    assert second.compiled
+    assert_same_state(first, second)
+    np.testing.assert_array_equal(second.predict(IMAGES, verbose=0), first.predict(IMAGES, verbose=0))
+    history = train(second, 2, 3).history
+    assert "accuracy" in history
+    assert_same_state(second, uninterrupted(defense))
+
+
+@EVERY
+def test_keras_file_of_an_uncompiled_defense(defense, tmp_path):
+    first = build(defense)
+    first.save(tmp_path / "defense.keras")
+    second = keras.saving.load_model(tmp_path / "defense.keras")
+    assert not second.compiled
+    np.testing.assert_array_equal(second.predict(IMAGES, verbose=0), first.predict(IMAGES, verbose=0))
+
+
+class Stop(Exception):
+    pass
+
+
+@EVERY
+def test_backup_and_restore_resumes(defense, uninterrupted, tmp_path):
+    def stop(epoch, logs=None):
+        if epoch == 2:
+            raise Stop
+
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(Stop):
+        callbacks = [backup, keras.callbacks.LambdaCallback(on_epoch_begin=stop)]
+        train(compiled(defense), 0, 3, callbacks=callbacks)
+    second = compiled(defense)
+    history = train(second, 0, 3, callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")])
+    assert history.epoch == [2]
+    assert_same_state(second, uninterrupted(defense))
