@@ -32,7 +32,7 @@ _NAMES = {
     "load_exported": "keras_robust.exporting",
 }
 
-__all__ = ["__version__", *_MODULES, *_NAMES]
+__all__ = ["__version__", *_MODULES, *_NAMES]  # noqa: PLE0604 (they are strings)
 
 
 def __getattr__(name: str) -> Any:

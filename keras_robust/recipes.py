@@ -168,7 +168,7 @@ class Recipe:
 
         import keras
 
-        from keras_robust.defenses.callbacks import Checkpoint, RobustGuard
+        from keras_robust.defenses.callbacks import Checkpoint, RobustGuard, Stopwatch
 
         where = Path(directory or tempfile.mkdtemp(prefix="keras_robust_"))
         held_out = self._splits[1].as_float()
@@ -183,7 +183,7 @@ class Recipe:
         if directory is None:
             return [guard]
         log = keras.callbacks.CSVLogger(where / "history.csv", append=True)
-        return [guard, log, Checkpoint(where / "checkpoint.weights.h5")]
+        return [guard, Stopwatch(), log, Checkpoint(where / "checkpoint.weights.h5")]
 
     @property
     def steps_per_epoch(self) -> int:

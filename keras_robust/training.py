@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from keras_robust.errors import InputError, require
+from keras_robust.errors import InputError, require, unknown_name
 from keras_robust.files import write_text
 from keras_robust.recipes import Recipe
 
@@ -21,11 +22,18 @@ BEST = "best.weights.h5"
 HISTORY = "history.csv"
 
 
-def train(recipe: Recipe, directory: Path | str, resume: bool = False, verbose: Any = "auto") -> keras.Model:
+def train(
+    recipe: Recipe,
+    directory: Path | str,
+    resume: bool = False,
+    strategy: str = "single",
+    verbose: Any = "auto",
+) -> keras.Model:
     """Train `recipe` in `directory` and return the float32 classifier that its guard kept.
 
     The directory receives `recipe.yaml`, `history.csv`, `best.weights.h5` (the classifier kept by the
-    guard) and `checkpoint.weights.h5` (everything needed to go on). A run that was killed goes on from
+    guard), `checkpoint.weights.h5` (everything needed to go on), and at the end `card.yaml` and
+    `model.weights.h5`, so that it opens like an entry of the zoo. A run that was killed goes on from
     its last epoch, an interrupted one (Ctrl-C) from its last step, and ends with the same weights as
     an uninterrupted run on one device.
 
@@ -33,6 +41,7 @@ def train(recipe: Recipe, directory: Path | str, resume: bool = False, verbose: 
         recipe: what to train.
         directory: of a new run, or with `resume` of one begun with the same recipe.
         resume: go on with the run in `directory` if there is one.
+        strategy: "single" device, or "mirrored" over all devices of this host.
         verbose: as in `keras.Model.fit`.
 
     Raises:
@@ -42,9 +51,14 @@ def train(recipe: Recipe, directory: Path | str, resume: bool = False, verbose: 
     >>> recipe = kr.recipes.load("at_digits", profile="smoke")
     >>> classifier = train(recipe, tempfile.mkdtemp(), verbose=0)
     """
+    import keras_robust as kr
+
     directory = Path(directory)
+    if strategy not in _STRATEGIES:
+        raise unknown_name("strategy", strategy, _STRATEGIES)
     _claim(recipe, directory, resume)
-    defense = recipe.build()
+    with _STRATEGIES[strategy]():
+        defense = recipe.build()
     if (directory / CHECKPOINT).exists():
         defense.load_weights(directory / CHECKPOINT)
     steps, epoch = recipe.steps_per_epoch, int(defense.step) // recipe.steps_per_epoch
@@ -65,7 +79,20 @@ def train(recipe: Recipe, directory: Path | str, resume: bool = False, verbose: 
         raise
     classifier = recipe.classifier()
     classifier.load_weights(directory / BEST)
+    seconds = sum(row["seconds"] for row in history(directory))
+    kr.zoo.write(
+        directory, classifier, kr.zoo.describe(classifier, recipe.name, recipe, seconds=round(seconds))
+    )
     return classifier
+
+
+def _mirrored() -> Any:
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy().scope()
+
+
+_STRATEGIES = {"single": nullcontext, "mirrored": _mirrored}
 
 
 def history(directory: Path | str) -> list[dict[str, float]]:

@@ -56,8 +56,8 @@ def digits():
 
 @pytest.fixture(scope="session")
 def digits_classifier(linear, digits):
-    """Least squares on the digits, about 95% right."""
+    """Ridge regression on the digits: 95% right, 60% under Linf 0.1."""
     images, labels = digits
     inputs = np.c_[images.reshape(len(images), -1), np.ones(len(images))]
-    weights = 10 * np.linalg.lstsq(inputs, np.eye(10)[labels], rcond=None)[0]
+    weights = 10 * np.linalg.solve(inputs.T @ inputs + 100 * np.eye(65), inputs.T @ np.eye(10)[labels])
     return linear(weights[:-1], images.shape[1:], weights[-1])

@@ -52,7 +52,11 @@ def export(
     click.echo(f"Wrote {written}")
     if check:
         result = kr.check_export(
-            written, network, *kr.data.load(source, "test", examples=examples, seed=0), eps=radius, strict=False
+            written,
+            network,
+            *kr.data.load(source, "test", examples=examples, seed=0),
+            eps=radius,
+            strict=False,
         )
         console().print(result.table())
         if not result.passed:

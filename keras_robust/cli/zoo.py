@@ -39,9 +39,9 @@ def list_models(dataset: str | None, defense: str | None, as_json: bool) -> None
     for card in cards:
         table.add_row(
             card.name,
-            card.dataset,
-            card.defense,
-            f"{card.threat['norm']} {card.threat['eps']:.3g}",
+            card.dataset or "",
+            card.defense or "",
+            f"{card.threat['norm']} {card.threat['eps']:.3g}" if card.threat else "",
             *(_percent(card.results.get(key)) for key in ("clean", "worst_case")),
             ", ".join(key for key in card.results if key not in ("clean", "worst_case")),
         )
@@ -68,11 +68,14 @@ def print_card(card: Any) -> None:
 
     out = console()
     out.print(f"[bold]{card.name}[/bold]: {card.description}")
-    table = Table("attack", "accuracy %", "paper %")
-    for attack in dict.fromkeys([*card.results, *(key for key in card.paper if key != "source")]):
-        table.add_row(attack, _percent(card.results.get(attack)), _percent(card.paper.get(attack)))
+    quoted = (card.paper or {}).get("results", {})
+    table = Table("attack", "accuracy %", "paper's %")
+    for attack in dict.fromkeys([*card.results, *quoted]):
+        table.add_row(attack, _percent(card.results.get(attack)), _percent(quoted.get(attack)))
     out.print(table)
-    rest = {key: value for key, value in card.to_dict().items() if key not in ("name", "description", "results")}
+    rest = {
+        key: value for key, value in card.to_dict().items() if key not in ("name", "description", "results")
+    }
     out.print(yaml.safe_dump(rest, sort_keys=False, width=100).rstrip(), highlight=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,17 @@ class RobustGuard(keras.callbacks.Callback):
                 survived = classify(classifier, found) == self.labels[rows]
                 accuracies[name] = float(survived.sum() / len(self.labels))
         return accuracies
+
+
+class Stopwatch(keras.callbacks.Callback):
+    """Adds `seconds`, the duration of the epoch so far, to its logs."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.begun = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None:
+            logs["seconds"] = time.perf_counter() - self.begun
 
 
 class Checkpoint(keras.callbacks.Callback):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ def _paper(source: str, results: dict[str, Any]) -> None:
     """What a card may say of a paper's figures."""
 
 
-_SCHEMAS = {
+_SCHEMAS: dict[str, Callable[..., None]] = {
     "threat": _threat,
     "training": _training,
     "evaluation": _evaluation,
