@@ -81,6 +81,7 @@ class Recipe:
         examples: train on so many examples only; null: all.
         held_out: training images kept back for the guard.
         guard: attacks on the held-out images: `white_box`, `black_box`, `every`.
+        paper: `{"results": ..., "source": ...}`, the paper's accuracies in percent by attack, for the card.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Recipe:
     examples: int | None = None
     held_out: int = 1000
     guard: dict[str, Any] = field(default_factory=dict)
+    paper: dict[str, Any] | None = None
 
     def check(self) -> None:
         """Check every nested setting against what it configures."""
@@ -120,6 +122,8 @@ class Recipe:
             self._check("adversary", attacks, supplied=("eps", "norm"), optional=("eps", "norm"))
         check_options(f"{self.name}: threat", self.threat, _threat)
         check_options(f"{self.name}: guard", self.guard, _guard)
+        if self.paper is not None:
+            check_options(f"{self.name}: paper", self.paper, _paper)
 
     def build(self) -> Defense:
         """The compiled defense, with freshly initialised weights that depend on the seed only."""
@@ -260,6 +264,10 @@ def _guard(
     """What a recipe may say of its guard."""
 
 
+def _paper(source: str, results: dict[str, Any]) -> None:
+    """What a recipe may quote of its paper."""
+
+
 def _path(name: str | Path) -> Path:
     if str(name) in names():
         return packaged("recipes") / f"{name}.yaml"
@@ -283,9 +291,10 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     merged = copy.deepcopy(dict(base))
     for key, value in changes.items():
         old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        same = both and value.get("name", old.get("name")) == old.get("name")
-        merged[key] = _merged(old, value) if same else copy.deepcopy(value)
+        if isinstance(old, dict) and isinstance(value, dict) and value.get("name") in (None, old.get("name")):
+            merged[key] = _merged(old, value)
+        else:
+            merged[key] = copy.deepcopy(value)
     return merged
 
 

@@ -45,11 +45,9 @@ def _parameters(target: Callable) -> dict[str, inspect.Parameter]:
     if not inspect.isclass(target):
         return _named(target)
     found: dict[str, inspect.Parameter] = {}
-    for cls in target.__mro__:
-        if "__init__" not in vars(cls):
-            continue
-        found = {**_named(cls.__init__), **found}
-        if not _hands_on(cls.__init__):
+    for initialiser in (vars(cls)["__init__"] for cls in target.__mro__ if "__init__" in vars(cls)):
+        found = {**_named(initialiser), **found}
+        if not _hands_on(initialiser):
             break
     return found
 

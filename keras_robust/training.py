@@ -80,9 +80,8 @@ def train(
     classifier = recipe.classifier()
     classifier.load_weights(directory / BEST)
     seconds = sum(row["seconds"] for row in history(directory))
-    kr.zoo.write(
-        directory, classifier, kr.zoo.describe(classifier, recipe.name, recipe, seconds=round(seconds))
-    )
+    card = kr.zoo.describe(classifier, recipe.name, recipe, seconds=round(seconds))
+    kr.zoo.write(directory, classifier, card)
     return classifier
 
 

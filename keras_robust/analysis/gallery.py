@@ -40,7 +40,7 @@ def gallery(
     rows += [("attacked", model, name, attack(model, images, labels)) for name, model in models.items()]
     figure = Figure(figsize=(1.1 * len(labels) + 1, 1.5 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), len(labels), squeeze=False)
-    table = [("image", "label", "model", "shown", "prediction")]
+    table: list[tuple[Any, ...]] = [("image", "label", "model", "shown", "prediction")]
     for (kind, model, name, shown), line in zip(rows, axes, strict=True):
         line[0].set_ylabel(f"{name}\n{kind}", fontsize=8)
         for index, (predicted, axis) in enumerate(zip(classify(model, shown), line, strict=True)):

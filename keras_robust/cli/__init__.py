@@ -11,6 +11,12 @@ from keras_robust.cli import demo, evaluate, export, recipes, train, zoo
 from keras_robust.errors import InputError
 
 
+class BadInput(click.ClickException):
+    """The user's input is wrong."""
+
+    exit_code = 2
+
+
 class Commands(click.Group):
     """A group that tells of bad input in one message and exit code 2."""
 
@@ -18,9 +24,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except InputError as error:
-            failure = click.ClickException(str(error))
-            failure.exit_code = 2
-            raise failure from error
+            raise BadInput(str(error)) from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -59,9 +59,8 @@ def demo(out: Path) -> None:
     path = kr.export(models["robust"], out / "robust.tflite", quantize="int8", calibration=calibration)
     console().print(kr.check_export(path, models["robust"], *digits, eps=threat["eps"]).table())
     model = kr.zoo.load(SHOWN_IN_CARD)
-    click.echo(
-        f"Loaded {SHOWN_IN_CARD} from the zoo: images {model.input_shape[1:]} to {model.output_shape[1]} logits."
-    )
+    shape, classes = model.input_shape[1:], model.output_shape[-1]
+    click.echo(f"Loaded {SHOWN_IN_CARD} from the zoo: images {shape} to {classes} logits.")
     print_card(kr.zoo.card(SHOWN_IN_CARD))
 
 

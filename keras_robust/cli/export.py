@@ -41,9 +41,9 @@ def export(
     network, card = open_model(model)
     import keras_robust as kr
 
-    source = dataset or (card.dataset if card else None)
+    source = dataset or (card.dataset if card else None) or ""
     radius = eps if eps is not None else (card.threat["eps"] if card else None)
-    if source is None and (check or quantize == "int8"):
+    if not source and (check or quantize == "int8"):
         raise InputError(f"{model} has no card: say with --dataset what to calibrate and check on.")
     calibration = None
     if quantize == "int8":

@@ -73,9 +73,8 @@ def print_card(card: Any) -> None:
     for attack in dict.fromkeys([*card.results, *quoted]):
         table.add_row(attack, _percent(card.results.get(attack)), _percent(quoted.get(attack)))
     out.print(table)
-    rest = {
-        key: value for key, value in card.to_dict().items() if key not in ("name", "description", "results")
-    }
+    shown = ("name", "description", "results")
+    rest = {key: value for key, value in card.to_dict().items() if value and key not in shown}
     out.print(yaml.safe_dump(rest, sort_keys=False, width=100).rstrip(), highlight=False)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_robust import attacks
-from keras_robust.errors import InputError, require, unknown_name
+from keras_robust.errors import InputError, unknown_name
 
 CLEAN = "clean"
 
@@ -33,7 +33,8 @@ def attack_named(name: str, threat: Mapping[str, Any]) -> attacks.Attack | None:
     cls = attacks.attacks[key]
     options = {"eps": threat["eps"], "norm": threat["norm"]}
     if match["budget"]:
-        require(cls.budget is not None, f"{name}: {key} takes no number. Write {key.replace('_', '-')}.")
+        if cls.budget is None:
+            raise InputError(f"{name}: {key} takes no number. Write {key.replace('_', '-')}.")
         options[cls.budget] = int(match["budget"])
     if cls.budget == "steps" and threat.get("step_size") is not None:
         options["step_size"] = threat["step_size"]

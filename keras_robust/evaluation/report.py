@@ -83,13 +83,10 @@ class Report:
         norm, eps = self.threat["norm"], self.threat["eps"]
         title = f"{self.model or 'model'} on {self.examples} examples of {self.dataset or 'the data given'}"
         table = Table(title=f"{title}, {norm} eps {eps:.4g}")
-        for column, justify in (
-            ("attack", "left"),
-            ("accuracy %", "right"),
-            ("seconds", "right"),
-            ("settings", "left"),
-        ):
-            table.add_column(column, justify=justify)
+        table.add_column("attack")
+        table.add_column("accuracy %", justify="right")
+        table.add_column("seconds", justify="right")
+        table.add_column("settings")
         for name, outcome in self.outcomes.items():
             settings = ", ".join(f"{key}={_short(value)}" for key, value in outcome.options.items())
             table.add_row(name, f"{outcome.accuracy:.2f}", f"{outcome.seconds:.1f}", settings)

@@ -127,7 +127,7 @@ def _threat(
     model: keras.Model, eps: float | None, norm: str | None, step_size: float | None
 ) -> dict[str, Any]:
     known = getattr(getattr(model, "card", None), "threat", None) or {}
-    threat = {
+    threat: dict[str, Any] = {
         "norm": norm or known.get("norm", "linf"),
         "eps": known.get("eps") if eps is None else eps,
         "step_size": known.get("step_size") if step_size is None else step_size,

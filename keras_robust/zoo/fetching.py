@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import platformdirs
 
@@ -72,12 +70,12 @@ def pull(name: str, progress: Progress | None = None) -> Path:
 def fetched(directory: Path, card: Card, progress: Progress | None = None) -> Path:
     """Path of the checked weights of the entry in `directory`, fetched if they have to be."""
     path = local(directory, card)
-    if card.url is None or _is_sound(path, card):
+    if card.url is None:
         check_file(path, card)
-        return path
-    with replacing(path) as draft:
-        _download(card.url, draft, card.size, progress)
-        check_file(draft, card, source=card.url)
+    elif not _is_sound(path, card):
+        with replacing(path) as draft:
+            _download(card.url, draft, card.size, progress)
+            check_file(draft, card, source=card.url)
     return path
 
 
@@ -105,8 +103,11 @@ def _is_sound(path: Path, card: Card) -> bool:
 
 def _download(url: str, draft: Path, size: int, progress: Progress | None) -> None:
     """Copy at most one byte more than `size` from `url`, so that a file without end is refused."""
-    request = Request(url, headers={"User-Agent": "keras-robust"})
+    from http.client import HTTPException
+    from urllib.request import Request, urlopen
+
     try:
+        request = Request(url, headers={"User-Agent": "keras-robust"})
         with urlopen(request, timeout=TIMEOUT) as response, draft.open("wb") as file:
             received = 0
             while received <= size and (chunk := response.read(min(_CHUNK, size + 1 - received))):

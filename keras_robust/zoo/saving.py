@@ -6,9 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from keras_robust.errors import require
+from keras_robust.errors import InputError, require
 from keras_robust.files import replacing
 from keras_robust.packaged import packaged
 from keras_robust.zoo.cards import CARD, WORST_CASE, Card, check_name
@@ -28,6 +26,7 @@ def save(
     recipe: Recipe | None = None,
     report: Report | None = None,
     directory: Path | str | None = None,
+    *,
     overwrite: bool = False,
 ) -> Path:
     """Keep a classifier as an entry: a card and its weights in float32.
@@ -89,11 +88,11 @@ def describe(
     4
     """
     built_of = getattr(classifier, "architecture", None)
-    require(
-        built_of is not None,
-        f"Only a classifier built by kr.models.build can be kept as an entry. Received: "
-        f"{type(classifier).__name__}. Keep others with model.save('name.keras').",
-    )
+    if built_of is None:
+        raise InputError(
+            "Only a classifier built by kr.models.build can be kept as an entry. Received: "
+            f"{type(classifier).__name__}. Keep others with model.save('name.keras')."
+        )
     shapes = {
         "input_shape": list(classifier.input_shape[1:]),
         "num_classes": classifier.output_shape[-1],
@@ -120,11 +119,11 @@ def write(directory: Path | str, classifier: LatentClassifier, card: Card) -> Ca
     """
     directory = Path(directory)
     kept = build(card)
-    shapes = [weight.shape for weight in kept.weights], [weight.shape for weight in classifier.weights]
     require(
-        shapes[0] == shapes[1], f"{card.name}: the classifier's weights are not those of {card.architecture}."
+        [weight.shape for weight in kept.weights] == [weight.shape for weight in classifier.weights],
+        f"{card.name}: the classifier is not of the architecture on its card. Received: {card.architecture}.",
     )
-    kept.set_weights([np.asarray(weight, np.float32) for weight in classifier.get_weights()])
+    kept.set_weights([weight.astype("float32") for weight in classifier.get_weights()])
     # The weights take their place first; nothing can fail between the two.
     with replacing(directory / CARD) as card_draft, replacing(directory / WEIGHTS) as weights_draft:
         kept.save_weights(weights_draft)

@@ -84,9 +84,9 @@ def _arrays(path: Path) -> dict[str, str]:
 
     def note(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            elsewhere = item.is_virtual or item.external
             require(
-                not elsewhere, f"{path}: {name} keeps its values in another file; valid: a file of its own."
+                not (item.is_virtual or item.external),
+                f"{path}: the values of {name} are in another file; valid: in this one.",
             )
             found[name] = f"{item.dtype} {item.shape}"
 
@@ -99,17 +99,13 @@ def _arrays(path: Path) -> dict[str, str]:
 
 
 def _compare(path: Path, found: dict[str, str], expected: dict[str, str]) -> None:
-    common = found.keys() & expected.keys()
+    differing = [name for name in found.keys() & expected.keys() if found[name] != expected[name]]
     differences = {
-        "lacks": sorted(expected.keys() - found.keys()),
-        "has besides": sorted(found.keys() - expected.keys()),
-        "differs in": sorted(
-            f"{name} ({found[name]}, valid: {expected[name]})"
-            for name in common
-            if found[name] != expected[name]
-        ),
+        "lacks": expected.keys() - found.keys(),
+        "has besides": found.keys() - expected.keys(),
+        "differs in": {f"{name} ({found[name]}, valid: {expected[name]})" for name in differing},
     }
-    said = [f"it {verb} {_some(items)}" for verb, items in differences.items() if items]
+    said = [f"it {verb} {_some(sorted(items))}" for verb, items in differences.items() if items]
     require(not said, f"{path} does not fit the architecture on its card: {'; '.join(said)}.")
 
 

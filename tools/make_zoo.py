@@ -1,0 +1,49 @@
+"""Train, evaluate and keep zoo entries: python tools/make_zoo.py NAME..."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+from pages import write_pages
+
+import keras_robust as kr
+from keras_robust import data, training
+from keras_robust.cli.output import console
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = 1000  # of the headline: the same for every attack on it
+HEADLINE = ("pgd-40", "cw-40", "mim-40", "square-5000")
+WHOLE = ("pgd-40",)  # also on the whole test set
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("--profile", default="laptop", show_default=True)
+@click.option("--runs", type=click.Path(path_type=Path), default=ROOT / "runs", help="Where runs are kept.")
+def make_zoo(names: tuple[str, ...], profile: str, runs: Path) -> None:
+    """Make the zoo entries NAMES from the recipes of the same names.
+
+    A run that is there is taken as it is, one that was begun goes on.
+    """
+    for name in names:
+        recipe = kr.recipes.load(name, profile)
+        directory = runs / name
+        training.train(recipe, directory, resume=True)
+        model, trained = kr.zoo.open_model(directory)
+        size = len(data.load(recipe.dataset, "test", raw=True).labels)
+        headline = kr.evaluate(model, recipe.dataset, HEADLINE, examples=min(EXAMPLES, size))
+        further = [] if size <= EXAMPLES else [kr.evaluate(model, recipe.dataset, WHOLE)]
+        card = kr.zoo.describe(
+            model, name, recipe, headline, further=further, seconds=trained.training["seconds"]
+        )
+        kr.zoo.write(ROOT / "zoo" / name, model, replace(card, license="Apache-2.0"))
+        for report in (headline, *further):
+            console().print(report.table())
+            console().print(*report.flags)
+        write_pages()
+
+
+if __name__ == "__main__":
+    make_zoo()
