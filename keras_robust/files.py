@@ -27,7 +27,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as room:
             draft = Path(room, path.name)
             yield draft
-            if path.is_dir():
+            if path.is_dir() and draft.is_dir():  # a file never takes the place of a directory
                 os.replace(path, Path(room, "previous"))
             os.replace(draft, path)
     except OSError as error:

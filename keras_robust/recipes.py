@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from keras_robust.errors import InputError, require, unknown_name
+from keras_robust.errors import InputError, is_finite, require, unknown_name
 from keras_robust.packaged import packaged
+from keras_robust.registry import Registry
 from keras_robust.schema import check_options
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ def names() -> list[str]:
 
 def describe(name: str) -> str:
     """One sentence on a packaged recipe."""
-    return str(_read(_path(name)).get("description", ""))
+    return str(read(_path(name)).get("description", ""))
 
 
 def load(
@@ -52,11 +55,11 @@ def load(
     'digits'
     """
     path = _path(name)
-    text = _read(path)
+    text = read(path)
     base = {key: value for key, value in text.items() if key != "profiles"}
     if profile not in PROFILES:
         raise unknown_name("profile", profile, PROFILES)
-    settings = _merged(base, text.get("profiles", {}).get(profile, {}))
+    settings = _merged(base, _changes(text, profile, path))
     for key, value in _pairs(overrides):
         _set(settings, key, value, path)
     check_options(f"{path.name}", settings, Recipe, supplied=("name", "profile"))
@@ -75,7 +78,8 @@ class Recipe:
         source: paper, section or table.
         dataset: a name in `keras_robust.data.datasets`.
         architecture, adversary, defense, optimizer, schedule: `{"name": ..., **options}`.
-        threat: `{"norm": ..., "eps": ..., "step_size": ...}`, for the adversary and for evaluation.
+        threat: `{"norm": ..., "eps": ..., "step_size": ...}`; norm and eps are also the adversary's and the
+            guard's, the step size is that of evaluation.
         batch_size, epochs, seed, precision: of the run; precision is a Keras dtype policy.
         augment: augmentations, applied in order.
         examples: train on so many examples only; null: all.
@@ -111,19 +115,43 @@ class Recipe:
         from keras_robust.attacks import attacks
         from keras_robust.defenses import defenses
         from keras_robust.models import architectures
+        from keras_robust.models.assembly import require_policy
         from keras_robust.schedules import schedules
+        from keras_robust.threat import ThreatModel
 
-        data.info(self.dataset)
-        require(self.epochs >= 1, f"{self.name}: epochs must be >= 1. Received: {self.epochs}.")
-        self._check("architecture", architectures, supplied=("input_shape", "num_classes", "dtype"))
-        self._check("defense", defenses, supplied=("classifier", "adversary", "terms", "seed", "name"))
-        self._check("schedule", schedules, supplied=("learning_rate", "steps", "epochs"))
-        if self.adversary is not None:
-            self._check("adversary", attacks, supplied=("eps", "norm"), optional=("eps", "norm"))
-        check_options(f"{self.name}: threat", self.threat, _threat)
-        check_options(f"{self.name}: guard", self.guard, _guard)
-        if self.paper is not None:
-            check_options(f"{self.name}: paper", self.paper, _paper)
+        with _said_of(self.name):
+            for key in ("epochs", "batch_size"):
+                value = getattr(self, key)
+                require(value >= 1, f"{key} must be >= 1. Received: {value}.")
+            require(0 <= self.seed < 2**32, f"seed must be in 0..2**32 - 1. Received: {self.seed}.")
+            shape = data.info(self.dataset).image_shape
+            with _said_of("precision"):
+                require_policy(self.precision)
+            if self.augment:
+                from keras_robust.data import augmentation  # with keras-cv, which takes a while
+
+                with _said_of("augment"):
+                    augmentation.build(self.augment, shape)
+            _check("architecture", self.architecture, architectures, ("input_shape", "num_classes", "dtype"))
+            _check("defense", self.defense, defenses, ("classifier", "adversary", "terms", "seed", "name"))
+            _check("schedule", self.schedule, schedules, ("learning_rate", "steps", "epochs"))
+            _check("optimizer", self.optimizer, _optimizers(), ("name",))
+            self._optimizer(steps=1000)
+            check_options("threat", self.threat, _threat)
+            check_options("guard", self.guard, _guard)
+            if self.paper is not None:
+                check_options("paper", self.paper, _paper)
+            every = self.guard.get("every", 1)
+            require(every >= 1, f"guard: every must be >= 1. Received: {every}.")
+            with _said_of("threat"):
+                ThreatModel(self.threat["norm"], self.threat["eps"])
+            adversaries = {"adversary": self.adversary}
+            adversaries |= {f"guard: {which}": self.guard.get(which) for which in ("white_box", "black_box")}
+            for where, setting in adversaries.items():
+                if setting is not None:
+                    _check(where, setting, attacks, optional=("eps", "norm"))
+                    with _said_of(where):
+                        self._attack(setting)
 
     def build(self) -> Defense:
         """The compiled defense, with freshly initialised weights that depend on the seed only."""
@@ -132,11 +160,11 @@ class Recipe:
         from keras_robust.defenses import defenses
 
         keras.utils.set_random_seed(self.seed)
-        defense_class, options = self._named("defense", defenses)
-        defense = defense_class(
+        name, options = _named(self.defense)
+        defense = defenses[name](
             self.classifier(dtype=self.precision), self._adversary(), seed=self.seed, **options
         )
-        defense.compile(optimizer=self._optimizer(), metrics=["accuracy"])
+        defense.compile(optimizer=self._optimizer(self.steps_per_epoch), metrics=["accuracy"])
         return defense
 
     def classifier(self, dtype: str = "float32") -> keras.Model:
@@ -170,9 +198,7 @@ class Recipe:
         """
         import tempfile
 
-        import keras
-
-        from keras_robust.defenses.callbacks import Checkpoint, RobustGuard, Stopwatch
+        from keras_robust.defenses.callbacks import Checkpoint, EpochLog, RobustGuard, Stopwatch
 
         where = Path(directory or tempfile.mkdtemp(prefix="keras_robust_"))
         held_out = self._splits[1].as_float()
@@ -181,13 +207,14 @@ class Recipe:
             white_box=self._guard_attack("white_box"),
             black_box=self._guard_attack("black_box"),
             every=self.guard.get("every", 1),
+            epochs=self.epochs,
             path=where / "best.weights.h5",
             best=best,
         )
         if directory is None:
             return [guard]
-        log = keras.callbacks.CSVLogger(where / "history.csv", append=True)
-        return [guard, Stopwatch(), log, Checkpoint(where / "checkpoint.weights.h5")]
+        log, checkpoint = EpochLog(where / "history.csv"), Checkpoint(where / "checkpoint.weights.h5")
+        return [guard, Stopwatch(), log, checkpoint]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -215,17 +242,6 @@ class Recipe:
         arrays = data.load(self.dataset, "train", examples=self.examples, seed=self.seed, raw=True)
         return data.holdout(arrays, self.held_out, seed=self.seed)
 
-    def _named(self, key: str, registry: Any) -> tuple[Any, dict[str, Any]]:
-        setting = getattr(self, key)
-        return registry[setting["name"]], {name: v for name, v in setting.items() if name != "name"}
-
-    def _check(self, key: str, registry: Any, supplied: Iterable[str], optional: Iterable[str] = ()) -> None:
-        setting = getattr(self, key)
-        require("name" in setting, f"{self.name}: {key} lacks its name. Valid: {', '.join(registry)}.")
-        target, options = self._named(key, registry)
-        options = {name: value for name, value in options.items() if name not in set(optional)}
-        check_options(f"{self.name}: {key} {setting['name']}", options, target, supplied)
-
     def _attack(self, setting: Mapping[str, Any]) -> Any:
         from keras_robust import attacks
 
@@ -238,23 +254,64 @@ class Recipe:
         setting = self.guard.get(which)
         return None if setting is None else self._attack(setting)
 
-    def _optimizer(self) -> Any:
-        import keras
-
+    def _optimizer(self, steps: int) -> Any:
         from keras_robust.schedules import schedules
 
-        schedule, options = self._named("schedule", schedules)
-        config = {name: value for name, value in self.optimizer.items() if name != "name"}
-        rate = config.pop("learning_rate", 0.001)
-        config["learning_rate"] = schedule(rate, self.steps_per_epoch, self.epochs, **options)
+        schedule, shape = _named(self.schedule)
+        name, options = _named(self.optimizer)
+        rate = options.get("learning_rate")
+        require(
+            is_finite(rate) and rate > 0,
+            f"optimizer: learning_rate must be a number > 0. Received: {rate!r}.",
+        )
+        options["learning_rate"] = schedules[schedule](rate, steps, self.epochs, **shape)
         try:
-            reference = keras.optimizers.get(self.optimizer["name"])
-            return type(reference)(**config)
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{self.name}: optimizer {self.optimizer}: {error}") from error
+            return _optimizers()[name](**options)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"optimizer {self.optimizer}: {error}") from error
 
 
-def _threat(eps: float, norm: str = "linf", step_size: float | None = None) -> None:
+@cache
+def _optimizers() -> Registry[Any]:
+    """Keras' optimizers by their names in lower case, without those that wrap others."""
+    import keras
+
+    found: Registry[Any] = Registry("optimizer")
+    for name, entry in vars(keras.optimizers).items():
+        if inspect.isclass(entry) and "learning_rate" in inspect.signature(entry).parameters:
+            found.register(name.lower())(entry)
+    return found
+
+
+def _named(setting: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    return setting["name"], {key: value for key, value in setting.items() if key != "name"}
+
+
+def _check(
+    where: str,
+    setting: Mapping[str, Any],
+    registry: Registry[Any],
+    supplied: Iterable[str] = (),
+    optional: Iterable[str] = (),
+) -> None:
+    require("name" in setting, f"{where} lacks its name. Valid: {', '.join(registry)}.")
+    name, options = _named(setting)
+    given = {key: value for key, value in options.items() if key not in set(optional)}
+    with _said_of(where):
+        target = registry[name]
+    check_options(f"{where} {name}", given, target, (*supplied, *optional))
+
+
+@contextmanager
+def _said_of(where: str) -> Iterator[None]:
+    """Put `where` before the message of an error."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _threat(norm: str, eps: float, step_size: float | None = None) -> None:
     """What a recipe may say of its threat model."""
 
 
@@ -268,6 +325,22 @@ def _paper(source: str, results: dict[str, Any]) -> None:
     """What a recipe may quote of its paper."""
 
 
+def _profiles(
+    paper: dict[str, Any] | None = None,
+    laptop: dict[str, Any] | None = None,
+    smoke: dict[str, Any] | None = None,
+) -> None:
+    """Which profiles a recipe may have."""
+
+
+def _changes(text: Mapping[str, Any], profile: str, path: Path) -> dict[str, Any]:
+    """What a profile changes."""
+    profiles = text.get("profiles") or {}
+    require(isinstance(profiles, dict), f"{path.name}: profiles must be a mapping. Received: {profiles!r}.")
+    check_options(f"{path.name}: profiles", profiles, _profiles)
+    return profiles.get(profile) or {}
+
+
 def _path(name: str | Path) -> Path:
     if str(name) in names():
         return packaged("recipes") / f"{name}.yaml"
@@ -277,10 +350,17 @@ def _path(name: str | Path) -> Path:
     raise unknown_name("recipe", str(name), names())
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """The unchecked text of a recipe.
+
+    Raises:
+        InputError: it cannot be read, or is not a mapping in YAML.
+    """
     try:
-        text = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        text = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Cannot read {path}: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
         raise InputError(f"{path}: not valid YAML: {error}") from error
     require(isinstance(text, dict), f"{path}: a recipe is a mapping of keys to values. Received: {text!r}.")
     return text
@@ -307,7 +387,10 @@ def _pairs(overrides: Mapping[str, Any] | Iterable[str]) -> Iterable[tuple[str, 
 def _pair(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     require(bool(separator and key), f"An override is key=value, for example epochs=3. Received: {text!r}.")
-    return key, yaml.safe_load(value)
+    try:
+        return key, yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"The value of {key} is not valid YAML: {error}. Received: {value!r}.") from error
 
 
 def _set(settings: dict[str, Any], key: str, value: Any, path: Path) -> None:

@@ -28,7 +28,8 @@ def drops(
         list(at) == sorted(at) and all(epoch > 0 for epoch in at),
         f"drops.at must be rising positive epochs. Received: {list(at)}.",
     )
-    boundaries = [round((epoch * epochs if epoch < 1 else epoch) * steps) for epoch in at]
+    # Keras changes the rate after a boundary, not at it.
+    boundaries = [round((epoch * epochs if epoch < 1 else epoch) * steps) - 1 for epoch in at]
     values = [learning_rate * factor**count for count in range(len(boundaries) + 1)]
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
 
@@ -38,7 +39,7 @@ def one_cycle(learning_rate: float, steps: int, epochs: int, warmup: float = 0.3
     """Rise linearly to `learning_rate` over the share `warmup` of training, then fall to 0 as a cosine."""
     require(0 <= warmup < 1, f"one_cycle.warmup must be a share in [0, 1). Received: {warmup}.")
     total = steps * epochs
-    rise = round(warmup * total)
+    rise = min(round(warmup * total), total - 1)
     return keras.optimizers.schedules.CosineDecay(
         learning_rate / 25, total - rise, warmup_target=learning_rate, warmup_steps=rise
     )

@@ -7,6 +7,8 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+import yaml
+
 from keras_robust.errors import InputError, unknown_name
 
 
@@ -18,7 +20,7 @@ def check_options(
     Args:
         where: what to call them in an error, for example "recipes/at_mnist.yaml: defense".
         options: the options by name.
-        target: class or function with annotated parameters.
+        target: class or function; a parameter without annotation takes what its default is.
         supplied: names of parameters that the program fills in itself.
 
     Raises:
@@ -29,8 +31,9 @@ def check_options(
     for name, value in options.items():
         if name not in parameters:
             raise unknown_name(f"option of {where}", name, parameters)
-        if not _fits(value, hints.get(name, Any)):
-            raise InputError(_mismatch(where, name, value, hints[name]))
+        annotation = hints.get(name, _kind_of(parameters[name].default))
+        if not _fits(value, annotation):
+            raise InputError(_mismatch(where, name, value, annotation))
     missing = [
         name
         for name, parameter in parameters.items()
@@ -75,11 +78,20 @@ def _hints(target: Callable) -> dict[str, Any]:
     return hints
 
 
+def _kind_of(default: Any) -> Any:
+    """What a parameter without annotation takes."""
+    if isinstance(default, (bool, str)):
+        return type(default)
+    return float if isinstance(default, (int, float)) else Any
+
+
 def _fits(value: Any, annotation: Any) -> bool:
+    if annotation is Any:
+        return not (isinstance(value, str) and _is_number(value))  # a number that YAML reads as text
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return any(_fits(value, argument) for argument in arguments)
-    if origin in (list, tuple, Sequence, Iterable):
+    if origin in _LISTS:
         items = [argument for argument in arguments if argument is not Ellipsis]
         return isinstance(value, (list, tuple)) and all(
             any(_fits(item, argument) for argument in items) for item in value
@@ -94,7 +106,9 @@ def _fits(value: Any, annotation: Any) -> bool:
 def _mismatch(where: str, name: str, value: Any, annotation: Any) -> str:
     hint = ""
     if isinstance(value, str) and _is_number(value):
-        hint = f" YAML reads {value} as text; write it with a dot, for example {float(value)!r}."
+        number = float(value)
+        plain = number if _fits(number, annotation) or not number.is_integer() else int(number)
+        hint = f" YAML reads {value} as text; write {yaml.safe_dump(plain).split()[0]}."
     return (
         f"{where}: {name} must be {_wording(annotation)}. "
         f"Received: {value!r} of type {type(value).__name__}.{hint}"
@@ -110,7 +124,23 @@ def _is_number(text: str) -> bool:
 
 
 def _wording(annotation: Any) -> str:
-    if get_origin(annotation) in (Union, types.UnionType):
-        return " or ".join(_wording(argument) for argument in get_args(annotation))
-    names = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(annotation, str(annotation).replace("collections.abc.", ""))
+    origin, arguments = get_origin(annotation) or annotation, get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_wording, arguments))
+    if origin in _LISTS:
+        items = [_wording(argument) for argument in arguments if argument not in (Any, Ellipsis)]
+        return f"a list ({' or '.join(items)} each)" if items else "a list"
+    return _WORDS.get(origin, str(annotation))
+
+
+_LISTS = (list, tuple, Sequence, Iterable)
+_WORDS = {
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    dict: "a mapping",
+    Mapping: "a mapping",
+    type(None): "null",
+    Any: "a number",  # only text that is a number does not fit
+}

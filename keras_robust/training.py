@@ -11,7 +11,7 @@ import yaml
 
 from keras_robust.errors import InputError, require, unknown_name
 from keras_robust.files import write_text
-from keras_robust.recipes import Recipe
+from keras_robust.recipes import Recipe, read
 
 if TYPE_CHECKING:
     import keras
@@ -34,8 +34,8 @@ def train(
     The directory receives `recipe.yaml`, `history.csv`, `best.weights.h5` (the classifier kept by the
     guard), `checkpoint.weights.h5` (everything needed to go on), and at the end `card.yaml` and
     `model.weights.h5`, so that it opens like an entry of the zoo. A run that was killed goes on from
-    its last epoch, an interrupted one (Ctrl-C) from its last step, and ends with the same weights as
-    an uninterrupted run on one device.
+    its last epoch, one that was interrupted (Ctrl-C) inside an epoch from its last step, and ends with
+    the same weights as an uninterrupted run on one device.
 
     Args:
         recipe: what to train.
@@ -59,13 +59,13 @@ def train(
     _claim(recipe, directory, resume)
     with _STRATEGIES[strategy]():
         defense = recipe.build()
-    if (directory / CHECKPOINT).exists():
-        defense.load_weights(directory / CHECKPOINT)
-    steps, epoch = recipe.steps_per_epoch, int(defense.step) // recipe.steps_per_epoch
+    steps = recipe.steps_per_epoch
+    epoch = _restore(defense, directory / CHECKPOINT) // steps
     callbacks = recipe.callbacks(directory, best=_rewind(directory / HISTORY, epoch))
-    try:
-        while (step := int(defense.step)) < recipe.epochs * steps:
-            epoch, offset = divmod(step, steps)
+    # Restored each time, because the end of `fit` puts averages in the place of the weights.
+    while (step := _restore(defense, directory / CHECKPOINT)) < recipe.epochs * steps:
+        epoch, offset = divmod(step, steps)
+        try:
             defense.fit(
                 recipe.data(initial_step=step)[0],
                 initial_epoch=epoch,
@@ -74,15 +74,26 @@ def train(
                 shuffle=False,  # the pipeline does it
                 verbose=verbose,
             )
-    except KeyboardInterrupt:
-        callbacks[-1].save()
-        raise
+        except KeyboardInterrupt:
+            if int(defense.step) % steps:  # after its last step an epoch is not over before it is scored
+                callbacks[-1].save()
+            raise
     classifier = recipe.classifier()
     classifier.load_weights(directory / BEST)
     seconds = sum(row["seconds"] for row in history(directory))
     card = kr.zoo.describe(classifier, recipe.name, recipe, seconds=round(seconds))
     kr.zoo.write(directory, classifier, card)
     return classifier
+
+
+def _restore(defense: Any, checkpoint: Path) -> int:
+    """Load the checkpoint if there is one; the number of steps taken."""
+    if checkpoint.exists():
+        try:
+            defense.load_weights(checkpoint)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"Cannot go on from {checkpoint}: {error}") from error
+    return int(defense.step)
 
 
 def _mirrored() -> Any:
@@ -110,16 +121,15 @@ def score(row: dict[str, float]) -> float:
 
 
 def _claim(recipe: Recipe, directory: Path, resume: bool) -> None:
-    path = directory / RECIPE
+    path, text = directory / RECIPE, yaml.safe_dump(recipe.to_dict(), sort_keys=False)
     if not path.exists():
-        write_text(path, yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+        write_text(path, text)
         return
     require(resume, f"{directory} holds a run already. Resume it (--resume) or choose another directory.")
-    begun = yaml.safe_load(path.read_text())
-    differing = sorted(key for key, value in recipe.to_dict().items() if begun.get(key) != value)
-    if differing:
-        changes = "; ".join(f"{key}: {begun.get(key)!r}, now {recipe.to_dict()[key]!r}" for key in differing)
-        raise InputError(f"The run in {directory} was begun with another recipe: {changes}.")
+    begun, wanted = read(path), yaml.safe_load(text)
+    differing = sorted(key for key in wanted if begun.get(key) != wanted[key])
+    changes = "; ".join(f"{key}: {begun.get(key)!r}, now {wanted[key]!r}" for key in differing)
+    require(not differing, f"The run in {directory} was begun with another recipe: {changes}.")
 
 
 def _rewind(path: Path, epoch: int) -> float:

@@ -37,6 +37,8 @@ class Curve:
         """Draw the curves; the numbers go beside it as CSV."""
         from matplotlib.figure import Figure
 
+        path = Path(path)
+        require(path.suffix == ".png", f"A picture's name ends in .png. Received: {path}.")
         figure = Figure(figsize=(5, 3.5), layout="constrained")
         axes = figure.subplots()
         for name, values in self.accuracy.items():
@@ -46,8 +48,8 @@ class Curve:
         axes.legend()
         with replacing(path) as draft:
             figure.savefig(draft, dpi=150)
-        self.to_csv(Path(path).with_suffix(".csv"))
-        return Path(path)
+        self.to_csv(path.with_suffix(".csv"))
+        return path
 
 
 def accuracy_curve(

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_robust.attacks import Attack, classify
+from keras_robust.errors import require
 from keras_robust.files import replacing, write_text
 
 
@@ -35,6 +36,7 @@ def gallery(
     from matplotlib.figure import Figure
 
     path = Path(path)
+    require(path.suffix == ".png", f"A picture's name ends in .png. Received: {path}.")
     images, labels = (np.asarray(part) for part in examples)
     rows = [("clean", model, name, images) for name, model in models.items()]
     rows += [("attacked", model, name, attack(model, images, labels)) for name, model in models.items()]

@@ -42,7 +42,8 @@ def export(
     import keras_robust as kr
 
     source = dataset or (card.dataset if card else None) or ""
-    radius = eps if eps is not None else (card.threat["eps"] if card else None)
+    threat = (card.threat if card else None) or {}
+    radius = threat.get("eps") if eps is None else eps
     if not source and (check or quantize == "int8"):
         raise InputError(f"{model} has no card: say with --dataset what to calibrate and check on.")
     calibration = None

@@ -22,7 +22,12 @@ def recipes() -> None:
 
 @recipes.command("list")
 def list_recipes() -> None:
-    """List the packaged recipes."""
+    """List the packaged recipes.
+
+    \b
+    Example:
+      krobust recipes list
+    """
     from keras_robust import recipes as presets
 
     table = Table("recipe", "description")
@@ -36,7 +41,12 @@ def list_recipes() -> None:
 @click.option("--profile", default="laptop", show_default=True, help=f"One of {', '.join(PROFILES)}.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
 def show(recipe: str, profile: str, overrides: tuple[str, ...]) -> None:
-    """Print the settings of RECIPE, a packaged name or a YAML file, as YAML."""
+    """Print the settings of RECIPE, a packaged name or a YAML file, as YAML.
+
+    \b
+    Example:
+      krobust recipes show trades_mnist --profile paper --set defense.beta=3.0
+    """
     import yaml
 
     import_tensorflow()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -45,9 +46,8 @@ def train(
     try:
         training.train(chosen, directory, resume=resume, strategy=strategy)
     except KeyboardInterrupt:
-        raise click.ClickException(
-            f"Interrupted; everything is saved. Go on with: krobust train {recipe} --profile {profile} "
-            + "".join(f"--set {override} " for override in overrides)
-            + f"--out {directory} --resume"
-        ) from None
+        settings = [part for override in overrides for part in ("--set", override)]
+        options = ["--profile", profile, *settings, "--strategy", strategy, "--out", str(directory)]
+        again = shlex.join(["krobust", "train", recipe, *options, "--resume"])
+        raise click.ClickException(f"Interrupted. Go on with: {again}") from None
     click.echo(f"Trained. Evaluate it with: krobust evaluate {directory}")

@@ -26,7 +26,13 @@ def zoo() -> None:
 @click.option("--defense", help="Only models trained with this defense.")
 @click.option("--json", "as_json", is_flag=True, help="Print the cards as JSON.")
 def list_models(dataset: str | None, defense: str | None, as_json: bool) -> None:
-    """List the models with their accuracies in percent."""
+    """List the models with their accuracies in percent.
+
+    \b
+    Examples:
+      krobust zoo list --dataset mnist --defense trades
+      krobust zoo list --json
+    """
     from keras_robust import zoo as models
 
     cards = models.list(dataset=dataset, defense=defense)
@@ -52,7 +58,12 @@ def list_models(dataset: str | None, defense: str | None, as_json: bool) -> None
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def show(name: str, as_json: bool) -> None:
-    """Print the card of the model NAME."""
+    """Print the card of the model NAME.
+
+    \b
+    Example:
+      krobust zoo show at_mnist
+    """
     from keras_robust import zoo as models
 
     card = models.card(name)
@@ -81,7 +92,12 @@ def print_card(card: Any) -> None:
 @zoo.command()
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
-    """Check the files of the models NAMES (all, if none is given) against their cards."""
+    """Check the files of the models NAMES (all, if none is given) against their cards.
+
+    \b
+    Example:
+      krobust zoo verify at_mnist trades_mnist
+    """
     from keras_robust import zoo as models
 
     for name in names or [card.name for card in models.list()]:
@@ -92,7 +108,12 @@ def verify(names: tuple[str, ...]) -> None:
 @zoo.command()
 @click.argument("name")
 def pull(name: str) -> None:
-    """Fetch the weights of the model NAME, if they did not come with the package."""
+    """Fetch the weights of the model NAME, if they did not come with the package.
+
+    \b
+    Example:
+      krobust zoo pull at_mnist
+    """
     from keras_robust import zoo as models
 
     click.echo(models.pull(name))

@@ -138,6 +138,10 @@ def _require_rgb(name: str, image_shape: tuple[int, ...]) -> None:
 
 
 def _layer(spec: Spec, image_shape: tuple[int, ...]) -> keras.layers.Layer:
+    require(
+        isinstance(spec, (str, Mapping)),
+        f"An augmentation is a name, or a mapping with a name. Received: {spec!r}.",
+    )
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = options.pop("name", None)
     make = augmentations[name]  # type: ignore[index]

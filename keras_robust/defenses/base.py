@@ -36,7 +36,7 @@ class Batch:
 
 
 class Move(NamedTuple):
-    """Descend a loss on the variables of some players.
+    """Descend a loss on the variables of some players; not made if every term of it has weight 0.
 
     loss: maps a `Batch` to unweighted terms by name, each `(B,)` or a scalar.
     players: names of the players that descend, each with its own optimizer.
@@ -252,6 +252,7 @@ class Defense(keras.Model):
 
     def _batch(self, data: Any, training: bool) -> Batch:
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        _check_kinds(images, labels)
         replica = tf.distribute.get_replica_context()
         shard = (replica.replica_id_in_sync_group, replica.num_replicas_in_sync)
         noise = Noise((self.seed, self.step), shard)
@@ -269,6 +270,8 @@ class Defense(keras.Model):
             terms = self._reduced(move, batch)
             total = self._total(terms) + self._penalty(players.values())
             total = scale * total / tf.distribute.get_strategy().num_replicas_in_sync
+        if not terms:
+            return terms
         for player, gradients in tape.gradient(total, variables).items():
             optimizer = self.optimizer_of(player)
             ratio = optimizer.scale_loss(1.0) / scale  # in float16 each optimizer has a scale of its own
@@ -337,6 +340,16 @@ class Defense(keras.Model):
                 value = ops.convert_to_numpy(variable)
                 variable.assign(average)
                 average.assign(value)
+
+
+def _check_kinds(images: Any, labels: Any) -> None:
+    """Refuse what a batch must not be; its values are not known while the step is traced."""
+    is_float, is_int = keras.backend.is_float_dtype, keras.backend.is_int_dtype
+    require(is_float(images.dtype), f"Images must be floating point in [0, 1]. Received: {images!r}.")
+    require(
+        labels is not None and is_int(labels.dtype) and len(labels.shape) == 1,
+        f"Labels must be integers (B,). Received: {labels!r}.",
+    )
 
 
 def _weighted_mean(values: Any, sample_weight: Any) -> Any:

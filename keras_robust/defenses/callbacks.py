@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_robust.attacks import Attack, classify
-from keras_robust.files import replacing
+from keras_robust.files import replacing, write_text
 
 
 class RobustGuard(keras.callbacks.Callback):
@@ -30,6 +32,7 @@ class RobustGuard(keras.callbacks.Callback):
         path: `.weights.h5` file for the best classifier, replaced atomically.
         best: score to beat, of an earlier part of the same run.
         every: epochs between two scores; the first and the last are always scored.
+        epochs: of the whole run; None: those that `fit` was asked for.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class RobustGuard(keras.callbacks.Callback):
         path: Path | str,
         best: float = -1.0,
         every: int = 1,
+        epochs: int | None = None,
     ) -> None:
         super().__init__()
         self.images, self.labels = images, labels
@@ -48,17 +52,18 @@ class RobustGuard(keras.callbacks.Callback):
         self.path = Path(path)
         self.best = best
         self.every = every
+        self.epochs = epochs
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        last = epoch + 1 == self.params.get("epochs")
+        last = epoch + 1 == (self.epochs or self.params.get("epochs"))
         if epoch % self.every and not last:
             return
         with self.model.averaged():
             accuracies = self._accuracies()
             score = min(accuracies.values())
             if score > self.best:
-                self.best = score
                 save_weights(self.model.classifier, self.path)
+                self.best = score
         if logs is not None:
             logs.update({f"held_out_{name}": value for name, value in accuracies.items()})
 
@@ -68,11 +73,16 @@ class RobustGuard(keras.callbacks.Callback):
         accuracies = {"clean": float(standing.mean())}
         rows = np.flatnonzero(standing)
         for name, attack in self.attacks.items():
-            if attack is not None and rows.size:
-                found = attack(classifier, self.images[rows], self.labels[rows])
-                survived = classify(classifier, found) == self.labels[rows]
-                accuracies[name] = float(survived.sum() / len(self.labels))
+            if attack is not None:
+                accuracies[name] = self._surviving(attack, rows) / len(self.labels)
         return accuracies
+
+    def _surviving(self, attack: Attack, rows: np.ndarray) -> int:
+        if not rows.size:
+            return 0
+        images, labels = self.images[rows], self.labels[rows]
+        found = attack(self.model.classifier, images, labels)
+        return int((classify(self.model.classifier, found) == labels).sum())
 
 
 class Stopwatch(keras.callbacks.Callback):
@@ -84,6 +94,32 @@ class Stopwatch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is not None:
             logs["seconds"] = time.perf_counter() - self.begun
+
+
+class EpochLog(keras.callbacks.Callback):
+    """A CSV file with a row for each epoch, replaced atomically.
+
+    Its columns are those of the first epoch, also for a run that is resumed; what a later epoch lacks,
+    such as a score that was not due, is NA.
+
+    Args:
+        path: the file; rows that are there already are kept.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__()
+        self.path = Path(path)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        row = {"epoch": epoch, **(logs or {})}
+        text = self.path.read_text() if self.path.exists() else ""
+        columns = next(csv.reader(text.splitlines()), list(row))
+        added = io.StringIO()
+        rows = csv.DictWriter(added, columns, restval="NA", extrasaction="ignore", lineterminator="\n")
+        if not text:
+            rows.writeheader()
+        rows.writerow(row)
+        write_text(self.path, text + added.getvalue())
 
 
 class Checkpoint(keras.callbacks.Callback):

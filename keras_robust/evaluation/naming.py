@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keras_robust import attacks
-from keras_robust.errors import InputError, unknown_name
+from keras_robust.errors import InputError, require, unknown_name
 
 CLEAN = "clean"
 
@@ -43,17 +43,27 @@ def attack_named(name: str, threat: Mapping[str, Any]) -> attacks.Attack | None:
 
 def named_attacks(wanted: Any, threat: Mapping[str, Any]) -> dict[str, attacks.Attack | None]:
     """Resolve a list of short names and attack objects, or a mapping from names to attacks."""
-    if isinstance(wanted, Mapping):
-        return {CLEAN: None, **wanted}
     named: dict[str, attacks.Attack | None] = {CLEAN: None}
-    for item in [wanted] if isinstance(wanted, (str, attacks.Attack)) else wanted:
-        if isinstance(item, str):
-            named[item] = attack_named(item, threat)
-        elif isinstance(item, attacks.Attack):
-            named[short_name(item)] = item
-        else:
-            raise InputError(f"An attack is a short name or an Attack. Received: {item!r}.")
+    for name, item in _items(wanted):
+        attack = attack_named(item, threat) if isinstance(item, str) else item
+        require(
+            isinstance(attack, attacks.Attack) or (name == CLEAN and attack is None),
+            f"An attack is a short name or an Attack. Received: {item!r}.",
+        )
+        require(
+            named.setdefault(name, attack) == attack,
+            f"Two attacks are called {name}. Give them names of their own in a mapping.",
+        )
     return named
+
+
+def _items(wanted: Any) -> Iterable[tuple[str, Any]]:
+    """Attacks with their names."""
+    if isinstance(wanted, Mapping):
+        return wanted.items()
+    if isinstance(wanted, (str, attacks.Attack)) or not isinstance(wanted, Iterable):
+        wanted = [wanted]
+    return [(short_name(item) if isinstance(item, attacks.Attack) else item, item) for item in wanted]
 
 
 def short_name(attack: attacks.Attack) -> str:
@@ -63,7 +73,7 @@ def short_name(attack: attacks.Attack) -> str:
 
 
 def settings(attack: attacks.Attack) -> dict[str, Any]:
-    """The settings a report states: eps, norm, and what differs from the attack's defaults."""
+    """The settings a report states: the attack's plain options, and the step size in use."""
     config = attack.get_config()
     plain = {
         key: value
@@ -75,7 +85,7 @@ def settings(attack: attacks.Attack) -> dict[str, Any]:
     return plain
 
 
-_UNSAID = ("jit_compile", "targeted", "norm", "eps")
+_UNSAID = ("jit_compile", "targeted")
 
 
 def _example(key: str) -> str:

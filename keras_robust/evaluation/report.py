@@ -88,7 +88,8 @@ class Report:
         table.add_column("seconds", justify="right")
         table.add_column("settings")
         for name, outcome in self.outcomes.items():
-            settings = ", ".join(f"{key}={_short(value)}" for key, value in outcome.options.items())
+            options = [item for item in outcome.options.items() if item not in self.threat.items()]
+            settings = ", ".join(f"{key}={_short(value)}" for key, value in options)
             table.add_row(name, f"{outcome.accuracy:.2f}", f"{outcome.seconds:.1f}", settings)
         table.add_section()
         seconds = sum(outcome.seconds for outcome in self.outcomes.values())

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keras_robust import data
 from keras_robust.attacks import Attack, classify
-from keras_robust.errors import InputError
+from keras_robust.errors import InputError, require
 from keras_robust.evaluation.checks import warnings
 from keras_robust.evaluation.naming import CLEAN, named_attacks, settings
 from keras_robust.evaluation.report import Outcome, Report
@@ -66,6 +66,14 @@ def evaluate(
     >>> sorted(report.accuracy)
     ['clean', 'fgsm']
     """
+    require(
+        isinstance(model, keras.Model) and model.built,
+        f"The model must be a built keras.Model. Received: {model!r}.",
+    )
+    require(
+        isinstance(batch_size, int) and batch_size >= 1,
+        f"batch_size must be an integer >= 1. Received: {batch_size!r}.",
+    )
     threat = _threat(model, eps, norm, step_size)
     named = named_attacks(attacks, threat)
     images, labels, indices = _examples(model, examples_from, examples, seed)
@@ -126,15 +134,19 @@ def _outcome(attack: Attack | None, steps: Iterator[tuple[np.ndarray, np.ndarray
 def _threat(
     model: keras.Model, eps: float | None, norm: str | None, step_size: float | None
 ) -> dict[str, Any]:
+    """The threat model asked for; what is left open is the card's, unless it is of another ball."""
     known = getattr(getattr(model, "card", None), "threat", None) or {}
-    threat: dict[str, Any] = {
-        "norm": norm or known.get("norm", "linf"),
-        "eps": known.get("eps") if eps is None else eps,
-        "step_size": known.get("step_size") if step_size is None else step_size,
-    }
+    threat: dict[str, Any] = {"norm": norm or known.get("norm", "linf")}
+    if threat["norm"] != known.get("norm"):
+        known = {}
+    threat["eps"] = known.get("eps") if eps is None else eps
+    if threat["eps"] != known.get("eps"):
+        known = {}
+    threat["step_size"] = known.get("step_size") if step_size is None else step_size
     if threat["eps"] is None:
         raise InputError("The model carries no threat model: give eps, for example eps=8/255.")
     ThreatModel(threat["norm"], threat["eps"])
+    threat["eps"] = float(threat["eps"])
     return threat
 
 
@@ -144,16 +156,15 @@ def _examples(
     if isinstance(source, str):
         images, labels = data.load(source, "test", raw=True)
     elif isinstance(source, (tuple, list)) and len(source) == 2:
-        images, labels = (np.asarray(part) for part in source)
+        images = check_images(source[0], shape=model.input_shape[1:])
+        labels = check_labels(source[1], model.output_shape[-1], len(images))
     else:
         raise InputError(
             f"Give (images, labels) or the name of a dataset. Received: {type(source).__name__}. "
             f"Datasets: {', '.join(data.datasets)}."
         )
     indices = data.subset(len(labels), examples, seed)
-    chosen = data.Arrays(images[indices], labels[indices])
-    if isinstance(source, str):
-        chosen = chosen.as_float()
+    chosen = data.Arrays(images[indices], labels[indices]).as_float()
     checked = check_images(chosen.images, shape=model.input_shape[1:])
     return checked, check_labels(chosen.labels, model.output_shape[-1], len(checked)), indices
 

@@ -1,5 +1,6 @@
 """What holds for every registered attack, and for attacks as values."""
 
+import copy
 import dataclasses
 import itertools
 
@@ -318,6 +319,15 @@ def test_new_weights_are_seen_without_a_new_trace(linear):
     model.layers[-1].kernel.assign(-weights)
     np.testing.assert_allclose(FGSM(eps=0.1)(model, images, labels) - 0.5, 0.5 - before, atol=1e-6)
     assert trace_count(model) == 1
+
+
+def test_an_attacked_model_can_be_saved_and_copied(build_conv_classifier, tmp_path):
+    model = build_conv_classifier()
+    PGD(eps=0.1, steps=1, restarts=2)(model, IMAGES, LABELS)
+    model.save(tmp_path / "model.keras")
+    for again in (keras.models.load_model(tmp_path / "model.keras"), copy.deepcopy(model)):
+        np.testing.assert_allclose(again(IMAGES), model(IMAGES), atol=1e-6)
+        assert trace_count(again) == 0
 
 
 def test_an_attack_is_an_immutable_value():

@@ -50,8 +50,8 @@ def clip(variable):
 class Duel(Defense):
     """A toy with two players: a clipped critic steps twice, the classifier once, then both together."""
 
-    def __init__(self, classifier, adversary, critic=None, **options):
-        terms = {"clean": 1.0, "critic": 0.5, "peace": 0.25}
+    def __init__(self, classifier, adversary, critic=None, peace=0.25, **options):
+        terms = {"clean": 1.0, "critic": 0.5, "peace": peace}
         super().__init__(classifier, adversary, terms=terms, **options)
         self.critic = critic or keras.Sequential([keras.Input((CLASSES,)), layers.Dense(1)])
 
@@ -76,4 +76,5 @@ class Duel(Defense):
         return {"peace": ops.square(self.critic(self.view(batch).logits)[:, 0] - 1.0)}
 
     def get_config(self):
-        return {**super().get_config(), "critic": keras.saving.serialize_keras_object(self.critic)}
+        critic = keras.saving.serialize_keras_object(self.critic)
+        return {**super().get_config(), "critic": critic, "peace": self.terms["peace"]}

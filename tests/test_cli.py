@@ -1,0 +1,251 @@
+"""The command line: what it prints and writes, how it ends, and what it does not import."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from small_runs import SMALL, finished_run
+
+from keras_robust import evaluation, models, recipes, zoo
+from keras_robust.cli import main
+from keras_robust.exporting import load_exported
+
+ROOT = Path(__file__).parents[1]
+
+
+def krobust(*arguments, exit_code=0):
+    """What a command prints; the test fails if it ends otherwise than expected."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == exit_code, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
+    return result.output
+
+
+def in_process(code_or_arguments):
+    """The command, or other code, in a fresh interpreter."""
+    code = code_or_arguments
+    if not isinstance(code, str):
+        code = f"import sys; sys.argv = {['krobust', *code]}; from keras_robust.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def entry(tmp_path_factory):
+    """A user's zoo with the entry "mine"."""
+    place = tmp_path_factory.mktemp("zoo")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("KERAS_ROBUST_ZOO", str(place))
+    recipe = recipes.load("trades_digits", "smoke")
+    yield zoo.save(models.build("small_cnn", filters=2, hidden=4), "mine", recipe=recipe)
+    patch.undo()
+
+
+# Help
+
+
+def commands(group, path=()):
+    yield path, group
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), commands(main), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_every_command_helps_with_an_example_of_itself(path, command):
+    text = krobust(*path, "--help")
+    example = " ".join(("krobust", *path))
+    assert "Example" in text and f"\n    {example}" in text
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.name != "help":
+            assert parameter.help, f"{parameter.name} is not explained"
+
+
+def test_looking_around_does_not_import_tensorflow():
+    code = """
+import sys
+from keras_robust.cli import main
+for arguments in (["--help"], ["--version"], ["train", "--help"], ["zoo", "list"], ["zoo", "list", "--json"],
+                  ["zoo", "show", "mine"], ["zoo", "verify", "mine"], ["recipes", "list"]):
+    main(arguments, standalone_mode=False)
+    heavy = {"tensorflow", "keras", "sklearn", "matplotlib"} & set(sys.modules)
+    assert not heavy, (arguments, heavy)
+"""
+    done = in_process(code)
+    assert done.returncode == 0, done.stderr
+    assert "mine" in done.stdout and "trades_digits" in done.stdout
+
+
+def test_a_failing_command_of_the_shell_says_why_in_one_message():
+    done = in_process(["zoo", "show", "mne"])
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("Error: Unknown model in the zoo: 'mne'. Did you mean 'mine'?")
+    assert "Traceback" not in done.stderr
+
+
+# The zoo and the recipes
+
+
+def test_zoo_list():
+    assert "mine" in krobust("zoo", "list") and "trades" in krobust("zoo", "list", "--dataset", "digits")
+    assert (
+        "mine"
+        not in krobust("zoo", "list", "--defense", "adversarial_training", exit_code=2).split("Valid")[0]
+    )
+    cards = json.loads(krobust("zoo", "list", "--json"))
+    assert [zoo.Card.from_dict(card) for card in cards] == zoo.list()
+    assert "mine" in [card["name"] for card in cards]
+
+
+def test_zoo_show():
+    text = krobust("zoo", "show", "mine")
+    assert "mine: " in text and "small_cnn" in text and zoo.card("mine").sha256 in text
+    assert zoo.Card.from_dict(json.loads(krobust("zoo", "show", "mine", "--json"))) == zoo.card("mine")
+
+
+def test_zoo_verify_and_pull(entry):
+    assert krobust("zoo", "verify", "mine") == "mine: ok\n"
+    assert "mine: ok" in krobust("zoo", "verify")
+    assert krobust("zoo", "pull", "mine").strip() == str(entry / "model.weights.h5")
+
+
+def test_an_altered_entry_fails(tmp_path, monkeypatch, entry):
+    monkeypatch.setenv("KERAS_ROBUST_ZOO", str(tmp_path))
+    altered = zoo.save(models.build("small_cnn", filters=2, hidden=4), "altered") / "model.weights.h5"
+    altered.write_bytes(altered.read_bytes()[:-1] + b"x")
+    assert "altered" in krobust("zoo", "verify", "altered", exit_code=2)
+
+
+def test_recipes():
+    listed = krobust("recipes", "list")
+    assert all(name in listed for name in recipes.names())
+    shown = krobust("recipes", "show", "trades_digits", "--profile", "paper", "--set", "defense.beta=2.5")
+    expected = recipes.load("trades_digits", "paper", ["defense.beta=2.5"])
+    assert yaml.safe_load(shown) == expected.to_dict()
+
+
+# Train, evaluate, export
+
+
+def test_train_then_evaluate_then_export(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    text = krobust("train", "standard_digits", "--profile", "smoke", *settings, "--set", "guard={}")
+    assert text.endswith("Trained. Evaluate it with: krobust evaluate runs/standard_digits\n")
+    text = krobust("evaluate", "runs/standard_digits", "--attack", "fgsm", "--examples", 20)
+    assert "standard_digits on 20 examples of digits, linf eps 0.15" in text
+    krobust("export", "runs/standard_digits", "served/small")
+    assert (tmp_path / "served" / "small" / "saved_model.pb").is_file()
+
+
+def test_evaluate_writes_what_it_prints(tmp_path):
+    attacks = ("--attack", "fgsm", "--attack", "square-5")
+    text = krobust(
+        "evaluate", finished_run(), *attacks, "--examples", 50, "--seed", 3, "--out", tmp_path / "new"
+    )
+    assert text.endswith(f"Wrote {tmp_path / 'new' / 'report.json'}\n")
+    report = evaluation.Report.from_json(tmp_path / "new" / "report.json")
+    for name, accuracy in report.accuracy.items():
+        assert any(name in line and f"{accuracy:.2f}" in line for line in text.splitlines())
+    assert list(report.outcomes) == ["clean", "fgsm", "square-5"]
+    assert (report.examples, report.seed, report.dataset) == (50, 3, "digits")
+    model, card = zoo.open_model(finished_run())
+    assert report.threat == {"norm": "linf", "eps": card.threat["eps"]}
+    expected = evaluation.evaluate(
+        model, "digits", ["fgsm", "square-5"], eps=0.15, examples=50, seed=3, progress=False
+    )
+    assert report.accuracy == expected.accuracy
+
+
+def test_evaluate_tells_of_masking(monkeypatch):
+    monkeypatch.setitem(evaluation.checks._entries, "always", lambda outcomes: "the number may not hold")
+    text = krobust("evaluate", finished_run(), "--attack", "fgsm", "--examples", 5)
+    assert "warning: the number may not hold" in text
+
+
+def test_a_keras_file_needs_a_dataset_and_a_radius(tmp_path):
+    models.build("small_cnn", filters=2, hidden=4).save(tmp_path / "my.keras")
+    path = tmp_path / "my.keras"
+    assert "say which --dataset" in krobust("evaluate", path, exit_code=2)
+    assert "give eps" in krobust("evaluate", path, "--dataset", "digits", exit_code=2)
+    krobust("evaluate", path, "--dataset", "digits", "--eps", 0.1, "--attack", "fgsm", "--examples", 5)
+    assert "with --dataset" in krobust(
+        "export", path, tmp_path / "m.tflite", "--quantize", "int8", exit_code=2
+    )
+    krobust("export", path, tmp_path / "m.tflite")
+
+
+def test_a_model_without_a_threat_exports_too(tmp_path):
+    plain = zoo.save(models.build("small_cnn", filters=2, hidden=4), "plain", directory=tmp_path)
+    krobust("export", plain, tmp_path / "plain.tflite")
+    assert (tmp_path / "plain.tflite").is_file()
+
+
+def test_export_and_check(tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="the LiteRT runtime is not installed")
+    path = tmp_path / "m.tflite"
+    text = krobust("export", finished_run(), path, "--check", "--examples", 100)
+    assert f"Wrote {path}" in text and "agreement" in text
+    images = np.random.default_rng(0).random((4, 8, 8, 1), np.float32)
+    model, _ = zoo.open_model(finished_run())
+    np.testing.assert_allclose(load_exported(path)(images), model(images).numpy(), atol=1e-4)
+
+
+def test_an_export_that_differs_fails(tmp_path, monkeypatch):
+    pytest.importorskip("ai_edge_litert", reason="the LiteRT runtime is not installed")
+    monkeypatch.setattr("keras_robust.exporting.MIN_AGREEMENT", {"float32": 101.0})
+    text = krobust("export", finished_run(), tmp_path / "m.tflite", "--check", "--examples", 20, exit_code=1)
+    assert "Error: " in text and "101" in text
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("train at_digit", "Unknown recipe: 'at_digit'. Did you mean 'at_digits'"),
+        ("train no/such.yaml", "Unknown recipe: 'no/such.yaml'"),
+        ("train at_digits --profile labtop", "Unknown profile: 'labtop'. Did you mean 'laptop'?"),
+        ("train at_digits --set epoch=3", "'epoch'. Did you mean 'epochs'?"),
+        ("train at_digits --set optimizer.learning_rate=1e-3", "write 0.001."),
+        ("train at_digits --profile smoke --out {file}/run", "Cannot write {file}/run"),
+        ("train at_digits --profile smoke --out {run}", "holds a run already"),
+        ("train at_digits --strategy many", "'many' is not one of 'single', 'mirrored'"),
+        ("recipes show nothing", "Unknown recipe: 'nothing'"),
+        ("zoo show mne", "Unknown model in the zoo: 'mne'. Did you mean 'mine'?"),
+        ("zoo verify mne", "Unknown model in the zoo: 'mne'"),
+        ("zoo pull mne", "Unknown model in the zoo: 'mne'"),
+        ("zoo list --dataset mnits", "'mnits'"),
+        ("evaluate mne", "'mne'. Did you mean 'mine'?"),
+        ("evaluate no/such/directory", "'no/such/directory'"),
+        ("evaluate {file}", "There is no model at {file}"),
+        ("evaluate {run} --attack pdg-40", "Unknown attack: 'pdg-40'. Did you mean 'pgd-40'"),
+        ("evaluate {run} --dataset mnits", "Unknown dataset: 'mnits'"),
+        ("evaluate {run} --eps -1", "eps must be a finite number >= 0"),
+        ("evaluate {run} --norm l3", "Unknown norm: 'l3'"),
+        ("evaluate {run} --examples 0", "0 is not in the range x>=1"),
+        ("evaluate {run} --examples 400", "examples must be in 1..360. Received: 400"),
+        ("evaluate {run} --attack fgsm --examples 5 --out {file}/report", "Cannot write {file}/report"),
+        ("export {run} {file}.h5", "the ending '.h5' is not one of an export"),
+        ("export {run} {file}.tflite --quantize int9", "'int9'"),
+        ("export mne {file}.tflite", "'mne'"),
+        ("tarin at_digits", "No such command 'tarin'"),
+    ],
+)
+def test_bad_input_is_told_without_a_traceback(tmp_path, arguments, words):
+    (tmp_path / "file").write_text("")
+    places = {"file": tmp_path / "file", "run": finished_run()}
+    text = krobust(*(part.format(**places) for part in arguments.split()), exit_code=2)
+    assert words.format(**places) in text and "Error: " in text and "Traceback" not in text
+    assert os.listdir(tmp_path) == ["file"], "nothing was written"

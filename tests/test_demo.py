@@ -1,0 +1,44 @@
+"""The demo, with runs of a few steps."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from small_runs import SMALL
+
+from keras_robust import exporting, models, recipes, zoo
+from keras_robust.cli import demo, main
+
+FILES = [
+    "accuracy_vs_eps.csv",
+    "accuracy_vs_eps.png",
+    "pairs.csv",
+    "pairs.png",
+    "robust.json",
+    "robust.tflite",
+    "undefended.json",
+]
+
+
+def test_the_demo_goes_the_whole_way(tmp_path, monkeypatch):
+    pytest.importorskip("ai_edge_litert", reason="the LiteRT runtime is not installed")
+    monkeypatch.setenv("KERAS_ROBUST_ZOO", str(tmp_path / "zoo"))
+    zoo.save(models.build("small_cnn", filters=2, hidden=4), "mine")
+    monkeypatch.setattr(demo, "SHOWN_IN_CARD", "mine")
+    monkeypatch.setattr(demo, "ATTACKS", ("fgsm", "square-5"))
+    load = recipes.load
+    monkeypatch.setattr(recipes, "load", lambda name, profile: load(name, "smoke", SMALL))
+    monkeypatch.setitem(exporting.MIN_AGREEMENT, "int8", 0.0)  # the networks have learnt little
+    monkeypatch.setattr(exporting, "MAX_ROBUST_GAP", 100.0)
+    out = tmp_path / "demo"
+    result = CliRunner().invoke(main, ["demo", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    for twin in ("undefended", "robust"):
+        report = json.loads((out / f"{twin}.json").read_text())
+        assert list(report["accuracy"]) == ["clean", "fgsm", "square-5"]
+        (row,) = (line for line in result.output.splitlines() if line.strip("│┃ ").startswith(twin))
+        for accuracy in (*report["accuracy"].values(), report["worst_case"]):
+            assert f"{accuracy:.1f}" in row
+    assert "Loaded mine from the zoo: images (8, 8, 1) to 10 logits." in result.output
+    assert "mine: " in result.output
