@@ -75,7 +75,7 @@ def train(
                 verbose=verbose,
             )
         except KeyboardInterrupt:
-            if int(defense.step) % steps:  # after its last step an epoch is not over before it is scored
+            if int(defense.step.numpy()) % steps:  # after its last step an epoch is not over before it is scored
                 callbacks[-1].save()
             raise
     classifier = recipe.classifier()
@@ -93,7 +93,7 @@ def _restore(defense: Any, checkpoint: Path) -> int:
             defense.load_weights(checkpoint)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"Cannot go on from {checkpoint}: {error}") from error
-    return int(defense.step)
+    return int(defense.step.numpy())
 
 
 def _mirrored() -> Any:

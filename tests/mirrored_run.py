@@ -8,10 +8,10 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
-from small_runs import small_recipe  # noqa: E402
+from small_runs import FINISHED, small_recipe  # noqa: E402
 
 from keras_robust import training  # noqa: E402
 
 strategy = tf.distribute.MirroredStrategy
 tf.distribute.MirroredStrategy = lambda: strategy(["CPU:0", "CPU:1"])  # by default only GPUs are taken
-training.train(small_recipe("epochs=2"), sys.argv[1], strategy="mirrored", verbose=0)
+training.train(small_recipe(*FINISHED), sys.argv[1], strategy="mirrored", verbose=0)

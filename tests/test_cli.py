@@ -233,7 +233,7 @@ def test_an_export_that_differs_fails(tmp_path, monkeypatch):
         ("evaluate {run} --attack pdg-40", "Unknown attack: 'pdg-40'. Did you mean 'pgd-40'"),
         ("evaluate {run} --dataset mnits", "Unknown dataset: 'mnits'"),
         ("evaluate {run} --eps -1", "eps must be a finite number >= 0"),
-        ("evaluate {run} --norm l3", "Unknown norm: 'l3'"),
+        ("evaluate {run} --norm l3 --eps 1", "Unknown norm: 'l3'"),
         ("evaluate {run} --examples 0", "0 is not in the range x>=1"),
         ("evaluate {run} --examples 400", "examples must be in 1..360. Received: 400"),
         ("evaluate {run} --attack fgsm --examples 5 --out {file}/report", "Cannot write {file}/report"),

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 import yaml
 from click.testing import CliRunner
-from small_runs import STEPS, finished_run, sending, small_recipe
+from small_runs import FINISHED, STEPS, finished_run, sending, small_recipe
 
 import keras_robust as kr
 from keras_robust import training
@@ -67,7 +67,7 @@ def run_script(name, *arguments):
 def test_a_run_leaves_its_files_and_nothing_else():
     assert sorted(os.listdir(finished_run())) == FILES
     settings = yaml.safe_load((finished_run() / "recipe.yaml").read_text())
-    assert Recipe.from_dict(settings) == small_recipe("epochs=2")
+    assert Recipe.from_dict(settings) == small_recipe(*FINISHED)
 
 
 def test_the_log_has_a_row_an_epoch_with_the_columns_of_the_guard():
@@ -80,7 +80,7 @@ def test_the_log_has_a_row_an_epoch_with_the_columns_of_the_guard():
 
 
 def test_a_run_opens_like_an_entry_of_the_zoo():
-    recipe = small_recipe("epochs=2")
+    recipe = small_recipe(*FINISHED)
     model, card = kr.zoo.open_model(finished_run())
     assert (card.name, card.dataset, card.defense) == ("at_digits", "digits", "adversarial_training")
     assert card.threat == recipe.threat and card.training["epochs"] == 2
@@ -92,7 +92,7 @@ def test_a_run_opens_like_an_entry_of_the_zoo():
 
 def test_what_is_kept_has_the_best_score_of_the_log():
     model, _ = kr.zoo.open_model(finished_run())
-    guard = small_recipe("epochs=2").callbacks()[0]
+    guard = small_recipe(*FINISHED).callbacks()[0]
     standing = classify(model, guard.images) == guard.labels
     accuracies = {"clean": standing.mean()}
     for name, attack in guard.attacks.items():
@@ -116,11 +116,11 @@ def test_a_run_is_not_begun_in_the_directory_of_another(copied):
     with pytest.raises(
         InputError, match=r"run holds a run already\. Resume it \(--resume\) or choose another"
     ):
-        training.train(small_recipe("epochs=2"), copied)
+        training.train(small_recipe(*FINISHED), copied)
 
 
 def test_another_recipe_does_not_go_on_with_a_run(copied):
-    other = small_recipe("epochs=3", "adversary.steps=5")
+    other = small_recipe(*FINISHED, "epochs=3", "adversary.steps=5")
     with pytest.raises(InputError) as error:
         training.train(other, copied, resume=True)
     text = str(error.value)
@@ -129,7 +129,7 @@ def test_another_recipe_does_not_go_on_with_a_run(copied):
 
 
 def test_going_on_with_a_finished_run_changes_nothing(copied):
-    training.train(small_recipe("epochs=2"), copied, resume=True, verbose=0)
+    training.train(small_recipe(*FINISHED), copied, resume=True, verbose=0)
     assert (copied / "history.csv").read_text() == (finished_run() / "history.csv").read_text()
     for name in ("checkpoint.weights.h5", "best.weights.h5", "model.weights.h5"):
         assert_same_arrays(copied / name, finished_run() / name)
@@ -139,7 +139,7 @@ def test_a_damaged_checkpoint_is_told(copied):
     checkpoint = copied / "checkpoint.weights.h5"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"Cannot go on from .*checkpoint\.weights\.h5"):
-        training.train(small_recipe("epochs=2"), copied, resume=True)
+        training.train(small_recipe(*FINISHED), copied, resume=True)
 
 
 def test_an_unknown_strategy_and_a_bad_place_are_told(tmp_path):

@@ -333,7 +333,7 @@ class Defense(keras.Model):
         for player, model in self.players().items():
             optimizer = self.optimizer_of(player)
             optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-            if not optimizer.use_ema or not int(optimizer.iterations):  # nothing averaged yet
+            if not optimizer.use_ema or not int(optimizer.iterations.numpy()):  # nothing averaged yet
                 continue
             averages = optimizer._model_variables_moving_average
             for variable, average in zip(model.trainable_variables, averages, strict=True):

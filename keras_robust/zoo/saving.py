@@ -123,7 +123,7 @@ def write(directory: Path | str, classifier: LatentClassifier, card: Card) -> Ca
         [weight.shape for weight in kept.weights] == [weight.shape for weight in classifier.weights],
         f"{card.name}: the classifier is not of the architecture on its card. Received: {card.architecture}.",
     )
-    kept.set_weights([weight.astype("float32") for weight in classifier.get_weights()])
+    kept.set_weights(classifier.get_weights())
     # The weights take their place first; nothing can fail between the two.
     with replacing(directory / CARD) as card_draft, replacing(directory / WEIGHTS) as weights_draft:
         kept.save_weights(weights_draft)

@@ -13,7 +13,9 @@ IMAGES, LABELS = batch(12)
 
 def compiled(defense):
     made = build(defense, dropout=0.5, seed=3)
-    made.compile(keras.optimizers.Adam(0.01), metrics=["accuracy"], run_eagerly=True)
+    _, *others = made.players()
+    optimizers = {player: keras.optimizers.SGD(0.1, momentum=0.9) for player in others}
+    made.compile(keras.optimizers.Adam(0.01), optimizers=optimizers, metrics=["accuracy"], run_eagerly=True)
     return made
 
 
