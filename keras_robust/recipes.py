@@ -259,7 +259,7 @@ class Recipe:
 
         schedule, shape = _named(self.schedule)
         name, options = _named(self.optimizer)
-        rate = options.get("learning_rate")
+        rate: Any = options.get("learning_rate")
         require(
             is_finite(rate) and rate > 0,
             f"optimizer: learning_rate must be a number > 0. Received: {rate!r}.",

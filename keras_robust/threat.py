@@ -15,7 +15,8 @@ _TINY = 1e-12
 _TINIEST = 1e-37
 
 
-def _per_example(values: Any, like: Any) -> Any:
+def per_example(values: Any, like: Any) -> Any:
+    """One value an example, `(B,)`, in a shape that broadcasts against `like` `(B, ...)`."""
     return ops.reshape(values, (-1,) + (1,) * (len(like.shape) - 1))
 
 
@@ -52,20 +53,20 @@ class L2:
 
     @staticmethod
     def project(delta: Any, eps: Any) -> Any:
-        return delta * _per_example(ops.minimum(1.0, eps / ops.maximum(_l2(delta), _TINY)), delta)
+        return delta * per_example(ops.minimum(1.0, eps / ops.maximum(_l2(delta), _TINY)), delta)
 
     @staticmethod
     def steepest(gradient: Any) -> Any:
         # Scaled first: in float32 the squares of a confident model's tiny gradients are zero.
-        scaled = gradient / _per_example(ops.maximum(Linf.size(gradient), _TINIEST), gradient)
-        return scaled / _per_example(ops.maximum(_l2(scaled), _TINY), scaled)
+        scaled = gradient / per_example(ops.maximum(Linf.size(gradient), _TINIEST), gradient)
+        return scaled / per_example(ops.maximum(_l2(scaled), _TINY), scaled)
 
     @staticmethod
     def random(shape: Any, noise: Noise) -> Any:
         direction = L2.steepest(noise.normal(shape))
         dimension = math.prod(shape[1:])
         radius = noise.uniform((shape[0],)) ** (1.0 / dimension)
-        return direction * _per_example(radius, direction)
+        return direction * per_example(radius, direction)
 
 
 NORMS = {"linf": Linf, "l2": L2}
@@ -119,6 +120,12 @@ class ThreatModel:
     def random_start(self, images: Any, noise: Noise) -> Any:
         """A point drawn uniformly from the ball around each of `images`, clipped to the bounds."""
         return self.clip(images + self.eps * self._norm.random(static_shape(images), noise))
+
+    def random_edge(self, images: Any, noise: Noise) -> Any:
+        """A random point at distance eps of each of `images`, clipped to the bounds: Auto-PGD's start."""
+        drawn = self._norm.random(static_shape(images), noise)
+        unit = drawn / per_example(ops.maximum(self._norm.size(drawn), _TINY), drawn)
+        return self.clip(images + self.eps * unit)
 
     def steepest(self, gradient: Any) -> Any:
         """The direction of unit size along which a linear function with this gradient rises fastest."""

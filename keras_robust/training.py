@@ -75,7 +75,7 @@ def train(
                 verbose=verbose,
             )
         except KeyboardInterrupt:
-            if int(defense.step.numpy()) % steps:  # after its last step an epoch is not over before it is scored
+            if int(defense.step.numpy()) % steps:  # an epoch is not over before it is scored
                 callbacks[-1].save()
             raise
     classifier = recipe.classifier()

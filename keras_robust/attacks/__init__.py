@@ -1,8 +1,11 @@
 """Adversaries: an objective climbed (or searched) inside a threat model."""
 
+from keras_robust.attacks.apgd import APGD as APGD
+from keras_robust.attacks.apgd import APGDTargeted as APGDTargeted
 from keras_robust.attacks.base import Attack as Attack
 from keras_robust.attacks.base import attacks as attacks
 from keras_robust.attacks.base import get as get
+from keras_robust.attacks.fab import FABTargeted as FABTargeted
 from keras_robust.attacks.objective import Objective as Objective
 from keras_robust.attacks.objective import objectives as objectives
 from keras_robust.attacks.pgd import BIM as BIM

@@ -12,12 +12,14 @@ def value_and_input_gradient(objective: Callable[[Any], Any], images: Any) -> tu
     """Values `(B,)` of `objective(images)` and the gradient of their sum, shaped like `images`.
 
     The examples of a batch do not interact in an objective, so the gradient of the sum holds each
-    example's own gradient. Weights are not watched.
+    example's own gradient. Weights are not watched. An objective may return a tuple, of which the
+    first item is the values; the tuple comes back whole in the place of the values.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
-        values = objective(images)
-    return values, tape.gradient(values, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        seen = objective(images)
+        values = seen[0] if isinstance(seen, tuple) else seen
+    return seen, tape.gradient(values, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 
 def gradient_in_loop(objective: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:

@@ -12,7 +12,8 @@ import tensorflow as tf
 from keras import ops
 
 from keras_robust.attacks.ascent import Rule, State, aim, begin, climb, result
-from keras_robust.attacks.base import Attack, attacks
+from keras_robust.attacks.attempts import RepeatedAttack, require_count
+from keras_robust.attacks.base import attacks
 from keras_robust.attacks.compiling import compiled, free_batch, gather, padded, scalar
 from keras_robust.attacks.objective import Objective, check_targetable, get_objective
 from keras_robust.attacks.predictions import predict_classes
@@ -27,7 +28,7 @@ _NORMAL_SCALE = 0.001  # TRADES starts at x + 0.001 N(0, 1)
 @keras.saving.register_keras_serializable("keras_robust")
 @attacks.register("pgd")
 @dataclass(frozen=True, kw_only=True)
-class PGD(Attack):
+class PGD(RepeatedAttack):
     """Projected gradient descent. Source: Madry et al. 2018.
 
     Args:
@@ -53,7 +54,6 @@ class PGD(Attack):
     step_size: float | None = None
     loss: Any = "cross_entropy"
     start: str | None = "uniform"
-    restarts: int = 1
     momentum: float | None = None
     keep_best: bool = False
     check_every: int | None = None
@@ -63,13 +63,9 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "restarts", "check_every"):
-            value = getattr(self, name)
-            optional = name == "check_every" and value is None
-            require(
-                optional or (isinstance(value, int) and not isinstance(value, bool) and value >= 1),
-                f"{name} must be an integer >= 1. Received: {name}={value!r}.",
-            )
+        require_count("steps", self.steps)
+        if self.check_every is not None:
+            require_count("check_every", self.check_every)
         require(
             self.step_size is None or (is_finite(self.step_size) and self.step_size > 0),
             f"step_size must be a finite number > 0 or None. Received: step_size={self.step_size!r}.",
@@ -132,30 +128,10 @@ class PGD(Attack):
             f"Received: targeted={self.targeted}, targets={targets!r}.",
         )
 
-    def _attempts(self, labels: np.ndarray, targets: Any, num_classes: int) -> Iterator[Any]:
-        """The targets `(B,)` of each attempt on a batch (None: untargeted)."""
-        for _ in range(self.restarts):
-            yield targets
-
     def _fooled(self, model: keras.Model, images: Any, labels: np.ndarray, targets: Any) -> np.ndarray:
-        classes = np.asarray(predict_classes(model, images, self.jit_compile))
-        return classes == targets if self.targeted else classes != labels
-
-    def _run(
-        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, key: tuple[int, int]
-    ) -> np.ndarray:
-        adversarial = images.copy()
-        standing = np.arange(len(images))
-        attempts = list(self._attempts(labels, targets, model.output_shape[-1]))
-        for number, wanted in enumerate(attempts):
-            goal = (labels[standing], None if wanted is None else wanted[standing])
-            found = self._attempt(model, images[standing], *goal, Noise(key).fold(number))
-            adversarial[standing] = found
-            if number + 1 < len(attempts):
-                standing = standing[~self._fooled(model, found, *goal)]
-            if not standing.size:
-                break
-        return adversarial
+        if self.targeted:
+            return np.asarray(predict_classes(model, images, self.jit_compile)) == targets
+        return super()._fooled(model, images, labels, targets)
 
     def _attempt(
         self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, noise: Noise
@@ -274,7 +250,10 @@ class MultiTargeted(PGD):
         require(not self.targeted, "MultiTargeted chooses its own targets. Received: targeted=True.")
         check_targetable(self.objective)
 
-    def _attempts(self, labels: np.ndarray, targets: Any, num_classes: int) -> Iterator[Any]:
+    def _attempts(
+        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any
+    ) -> Iterator[Any]:
+        num_classes = model.output_shape[-1]
         for _ in range(self.restarts):
             for shift in range(1, num_classes):
                 yield (labels + shift) % num_classes

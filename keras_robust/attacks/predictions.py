@@ -1,7 +1,8 @@
-"""Compiled predictions: the classes a model gives, without `predict`'s bookkeeping."""
+"""Compiled predictions, without the bookkeeping of `predict`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -12,17 +13,31 @@ from keras_robust.attacks.compiling import compiled, free_batch
 from keras_robust.attacks.view import observe
 
 
-def predict_classes(model: keras.Model, images: Any, jit_compile: bool | str = "auto") -> Any:
-    """Class of each image of one batch, `(B,)` int32 tensor."""
+def predict_logits(model: keras.Model, images: Any, jit_compile: bool | str = "auto") -> Any:
+    """Logits of one batch, `(B, K)` float32 tensor."""
     images = ops.convert_to_tensor(images)
     function = compiled(
         model,
-        "classes",
-        lambda: lambda batch: ops.cast(ops.argmax(observe(model, batch).logits, axis=-1), "int32"),
+        "logits",
+        lambda: lambda batch: observe(model, batch).logits,
         (free_batch(images),),
         jit_compile,
     )
     return function(images)
+
+
+def predict_classes(model: keras.Model, images: Any, jit_compile: bool | str = "auto") -> Any:
+    """Class of each image of one batch, `(B,)` int32 tensor."""
+    return ops.cast(ops.argmax(predict_logits(model, images, jit_compile), axis=-1), "int32")
+
+
+def likeliest(
+    model: keras.Model, images: np.ndarray, classes: int, jit_compile: bool | str
+) -> Iterator[np.ndarray]:
+    """The second likeliest class of each image, `(B,)` int32, then the third, and so on."""
+    logits = np.asarray(predict_logits(model, images, jit_compile))
+    ranked = np.argsort(-logits, axis=-1, kind="stable").astype("int32")
+    yield from ranked.T[1 : classes + 1]
 
 
 def classify(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> np.ndarray:

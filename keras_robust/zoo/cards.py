@@ -38,6 +38,7 @@ class Card:
         training: `{"recipe", "profile", "epochs", "seconds", "seed"}`.
         results: accuracy in percent by attack; "clean" without one, "worst_case" under all of them.
         evaluation: `{"examples", "seed", "versions", "command"}`; the command repeats `results`.
+        further: measurements on other sets of examples, each `{"examples", "results", "command"}`.
         paper: `{"results", "source"}`, the paper's figures in percent by attack, and where they stand.
         sha256, size: of the weights file; size in bytes.
         url: http, https or file URL of the weights, if they are not beside the card.
@@ -54,6 +55,7 @@ class Card:
     training: dict[str, Any] | None = None
     results: dict[str, float] = field(default_factory=dict)
     evaluation: dict[str, Any] | None = None
+    further: list[dict[str, Any]] = field(default_factory=list)
     paper: dict[str, Any] | None = None
     sha256: str = ""
     size: int = 0
@@ -96,6 +98,8 @@ class Card:
         for key, schema in _SCHEMAS.items():
             if values.get(key) is not None:
                 check_options(f"{where}: {key}", values[key], schema)
+        for row in values.get("further", ()):
+            check_options(f"{where}: further", row, _further)
         card = cls(**values)
         _check_values(where, card)
         return card
@@ -148,6 +152,10 @@ def _evaluation(examples: int, command: str, seed: int = 0, versions: dict[str, 
     """What a card may say of its evaluation."""
 
 
+def _further(examples: int, results: dict[str, Any], command: str) -> None:
+    """What a card says of a measurement on another set of examples."""
+
+
 def _paper(source: str, results: dict[str, Any]) -> None:
     """What a card may say of a paper's figures."""
 
@@ -182,6 +190,8 @@ def check_name(where: str, name: str) -> None:
 def _check_values(where: str, card: Card) -> None:
     check_name(where, card.name)
     _check_percent(f"{where}: results", card.results)
+    for row in card.further:
+        _check_percent(f"{where}: further", row["results"])
     _check_percent(f"{where}: paper: results", (card.paper or {}).get("results", {}))
     for key, value in (card.threat or {}).items():
         require(

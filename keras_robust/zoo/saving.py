@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,7 @@ def describe(
     name: str,
     recipe: Recipe | None = None,
     report: Report | None = None,
+    further: Iterable[Report] = (),
     seconds: float | None = None,
 ) -> Card:
     """The card of a classifier, all but the file's sha256 and size, which `write` fills in.
@@ -78,6 +80,7 @@ def describe(
 
     Args:
         classifier, name, recipe, report: as in `save`.
+        further: reports on other sets of examples.
         seconds: how long the training took.
 
     Raises:
@@ -100,6 +103,7 @@ def describe(
     card = Card(name=name, architecture={**built_of, **shapes})
     if report is not None:
         card = replace(card, **_measured(name, report))
+    card = replace(card, further=[_further(name, other) for other in further])
     return card if recipe is None else replace(card, **_trained(recipe, seconds))
 
 
@@ -145,12 +149,11 @@ def _trained(recipe: Recipe, seconds: float | None) -> dict[str, Any]:
             "seed": recipe.seed,
             "seconds": seconds,
         },
+        "paper": recipe.paper,
     }
 
 
 def _measured(name: str, report: Report) -> dict[str, Any]:
-    attacks = [attack for attack in report.accuracy if attack != "clean"]
-    options = [*(f"--attack {attack}" for attack in attacks), f"--examples {report.examples}"]
     return {
         "dataset": report.dataset or None,
         "threat": dict(report.threat),
@@ -159,6 +162,15 @@ def _measured(name: str, report: Report) -> dict[str, Any]:
             "examples": report.examples,
             "seed": report.seed,
             "versions": dict(report.versions),
-            "command": f"krobust evaluate {name} {' '.join(options)} --seed {report.seed}",
+            "command": _command(name, report, f" --examples {report.examples} --seed {report.seed}"),
         },
     }
+
+
+def _further(name: str, report: Report) -> dict[str, Any]:
+    return {"examples": report.examples, "results": report.accuracy, "command": _command(name, report)}
+
+
+def _command(name: str, report: Report, options: str = "") -> str:
+    attacks = [f"--attack {attack}" for attack in report.accuracy if attack != "clean"]
+    return f"krobust evaluate {name} {' '.join(attacks)}{options}"

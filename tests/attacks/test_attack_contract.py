@@ -27,7 +27,7 @@ from keras_robust.attacks.compiling import trace_count
 from keras_robust.errors import InputError
 from keras_robust.threat import NORMS, ThreatModel
 
-BUDGET = {"steps": 3, "queries": 12}  # what makes an attack cheap, where it has such an option
+BUDGET = {"steps": 3, "queries": 12, "classes": 2}  # what makes an attack cheap, where it has such an option
 TOLERANCE = 1e-6
 rng = np.random.default_rng(0)
 IMAGES = rng.uniform(size=(6, 8, 8, 1)).astype("float32")

@@ -1,0 +1,108 @@
+"""Auto-PGD against an oracle written from the paper's algorithm."""
+
+import numpy as np
+import pytest
+
+from keras_robust.attacks import APGD, APGDTargeted, classify
+from keras_robust.attacks.apgd import checkpoints
+from keras_robust.noise import Noise
+
+STEPS = 30
+EPS = 0.1
+
+
+def oracle(weights, images, labels, start, norm, steps):
+    """Croce & Hein 2020, algorithm 1, on softmax(x W) in float64, all losses kept."""
+
+    def look(x):
+        logits = x @ weights
+        shifted = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities = shifted / shifted.sum(1, keepdims=True)
+        rows = np.arange(len(x))
+        gradient = (probabilities - np.eye(weights.shape[1])[labels]) @ weights.T
+        return -np.log(probabilities[rows, labels]), gradient
+
+    def length(x):
+        return np.abs(x).max(1, keepdims=True) if norm == "linf" else np.linalg.norm(x, axis=1, keepdims=True)
+
+    def project(x):
+        delta = x - images
+        if norm == "linf":
+            return np.clip(images + np.clip(delta, -EPS, EPS), 0, 1)
+        return np.clip(images + delta * np.minimum(1, EPS / np.maximum(length(delta), 1e-12)), 0, 1)
+
+    def steepest(gradient):
+        return np.sign(gradient) if norm == "linf" else gradient / length(gradient)
+
+    x, previous = start.copy(), start.copy()
+    loss, gradient = look(x)
+    best, best_gradient, best_loss = x.copy(), gradient.copy(), loss.copy()
+    losses = [np.zeros(len(x))]  # the reference compares the first step with 0
+    size = np.full((len(x), 1), 2 * EPS)
+    halved, checked = np.ones(len(x), bool), best_loss.copy()
+    ends, done = [], 0
+    for segment in checkpoints(steps):
+        done += segment
+        ends.append((done, segment))
+    for step in range(steps):
+        weight = 0.75 if step else 1.0
+        ahead = project(x + size * steepest(gradient))
+        moved = project(x + weight * (ahead - x) + (1 - weight) * (x - previous))
+        previous, x = x, moved
+        loss, gradient = look(x)
+        losses.append(loss)
+        better = loss > best_loss
+        best[better], best_gradient[better], best_loss[better] = x[better], gradient[better], loss[better]
+        for end, segment in ends:
+            if step + 1 == end:
+                rises = sum(losses[end - k] > losses[end - k - 1] for k in range(segment))
+                stuck = (rises <= 0.75 * segment) | (~halved & (checked >= best_loss))
+                size[stuck] /= 2
+                x[stuck], gradient[stuck] = best[stuck], best_gradient[stuck]
+                halved, checked = stuck, best_loss.copy()
+    return x, size[:, 0], best_loss
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_every_step_equals_the_oracle(linear, norm):
+    rng = np.random.default_rng(1)
+    weights = rng.normal(size=(12, 3))
+    images = rng.uniform(0.3, 0.7, size=(5, 2, 6, 1)).astype("float32")
+    model = linear(weights.astype("float32"), (2, 6, 1))
+    labels = classify(model, images)
+    attack = APGD(eps=EPS, norm=norm, steps=STEPS)
+    state = attack._begin(images, Noise((0, 0)))
+    start = np.asarray(state.images, "float64").reshape(5, 12)
+    first = 0
+    for segment in checkpoints(STEPS):
+        steps = segment if first else segment + 1
+        state = attack._climb(model, images, labels, None, state, np.arange(5), first, steps, segment)
+        first += steps
+    x, size, best_loss = oracle(weights, images.reshape(5, 12).astype("float64"), labels, start, norm, STEPS)
+    np.testing.assert_allclose(np.asarray(state.images).reshape(5, 12), x, atol=1e-4)
+    np.testing.assert_allclose(state.size, size, rtol=1e-6)
+    np.testing.assert_allclose(state.best_value, best_loss, rtol=1e-5)
+
+
+def test_checkpoints_are_the_published_ones():
+    assert list(checkpoints(100)) == [22, 19, 16, 13, 10, 7, 6, 6, 1]
+
+
+def test_it_is_at_least_as_strong_as_pgd(digits_classifier, digits):
+    from keras_robust.attacks import PGD
+
+    images, labels = digits
+    left = {
+        name: (classify(digits_classifier, attack(digits_classifier, images, labels)) == labels).mean()
+        for name, attack in {"pgd": PGD(eps=0.1, steps=20), "apgd": APGD(eps=0.1, steps=50)}.items()
+    }
+    assert left["apgd"] <= left["pgd"]
+
+
+def test_targets_are_the_likeliest_other_classes(linear):
+    weights = np.diag([1.0, 2.0, 3.0, 4.0]).astype("float32")
+    model = linear(weights, (2, 2, 1))
+    images = np.full((2, 2, 2, 1), 0.5, "float32")
+    attack = APGDTargeted(eps=0.1, classes=2)
+    targets = list(attack._attempts(model, images, np.array([3, 3], "int32"), None))
+    assert [wanted.tolist() for wanted in targets] == [[2, 2], [1, 1]]
