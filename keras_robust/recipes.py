@@ -110,48 +110,11 @@ class Recipe:
     paper: dict[str, Any] | None = None
 
     def check(self) -> None:
-        """Check every nested setting against what it configures."""
-        from keras_robust import data
-        from keras_robust.attacks import attacks
-        from keras_robust.defenses import defenses
-        from keras_robust.models import architectures
-        from keras_robust.models.assembly import require_policy
-        from keras_robust.schedules import schedules
-        from keras_robust.threat import ThreatModel
-
+        """Check every setting against what it configures."""
         with _said_of(self.name):
-            for key in ("epochs", "batch_size"):
-                value = getattr(self, key)
-                require(value >= 1, f"{key} must be >= 1. Received: {value}.")
-            require(0 <= self.seed < 2**32, f"seed must be in 0..2**32 - 1. Received: {self.seed}.")
-            shape = data.info(self.dataset).image_shape
-            with _said_of("precision"):
-                require_policy(self.precision)
-            if self.augment:
-                from keras_robust.data import augmentation  # with keras-cv, which takes a while
-
-                with _said_of("augment"):
-                    augmentation.build(self.augment, shape)
-            _check("architecture", self.architecture, architectures, ("input_shape", "num_classes", "dtype"))
-            _check("defense", self.defense, defenses, ("classifier", "adversary", "terms", "seed", "name"))
-            _check("schedule", self.schedule, schedules, ("learning_rate", "steps", "epochs"))
-            _check("optimizer", self.optimizer, _optimizers(), ("name",))
-            self._optimizer(steps=1000)
-            check_options("threat", self.threat, _threat)
-            check_options("guard", self.guard, _guard)
-            if self.paper is not None:
-                check_options("paper", self.paper, _paper)
-            every = self.guard.get("every", 1)
-            require(every >= 1, f"guard: every must be >= 1. Received: {every}.")
-            with _said_of("threat"):
-                ThreatModel(self.threat["norm"], self.threat["eps"])
-            adversaries = {"adversary": self.adversary}
-            adversaries |= {f"guard: {which}": self.guard.get(which) for which in ("white_box", "black_box")}
-            for where, setting in adversaries.items():
-                if setting is not None:
-                    _check(where, setting, attacks, optional=("eps", "norm"))
-                    with _said_of(where):
-                        self._attack(setting)
+            self._check_values()
+            self._check_parts()
+            self._check_attacks()
 
     def build(self) -> Defense:
         """The compiled defense, with freshly initialised weights that depend on the seed only."""
@@ -241,6 +204,54 @@ class Recipe:
 
         arrays = data.load(self.dataset, "train", examples=self.examples, seed=self.seed, raw=True)
         return data.holdout(arrays, self.held_out, seed=self.seed)
+
+    def _check_values(self) -> None:
+        from keras_robust.models.assembly import require_policy
+
+        for key in ("epochs", "batch_size"):
+            value = getattr(self, key)
+            require(value >= 1, f"{key} must be >= 1. Received: {value}.")
+        require(0 <= self.seed < 2**32, f"seed must be in 0..2**32 - 1. Received: {self.seed}.")
+        with _said_of("precision"):
+            require_policy(self.precision)
+        if self.paper is not None:
+            check_options("paper", self.paper, _paper)
+
+    def _check_parts(self) -> None:
+        from keras_robust import data
+        from keras_robust.defenses import defenses
+        from keras_robust.models import architectures
+        from keras_robust.schedules import schedules
+
+        shape = data.info(self.dataset).image_shape
+        if self.augment:
+            from keras_robust.data import augmentation  # with keras-cv, which takes a while
+
+            with _said_of("augment"):
+                augmentation.build(self.augment, shape)
+        _check("architecture", self.architecture, architectures, ("input_shape", "num_classes", "dtype"))
+        _check("defense", self.defense, defenses, ("classifier", "adversary", "terms", "seed", "name"))
+        _check("schedule", self.schedule, schedules, ("learning_rate", "steps", "epochs"))
+        _check("optimizer", self.optimizer, _optimizers(), ("name",))
+        self._optimizer(steps=1000)
+
+    def _check_attacks(self) -> None:
+        from keras_robust.attacks import attacks
+        from keras_robust.threat import ThreatModel
+
+        check_options("threat", self.threat, _threat)
+        with _said_of("threat"):
+            ThreatModel(self.threat["norm"], self.threat["eps"])
+        check_options("guard", self.guard, _guard)
+        every = self.guard.get("every", 1)
+        require(every >= 1, f"guard: every must be >= 1. Received: {every}.")
+        settings = {"adversary": self.adversary}
+        settings |= {f"guard: {which}": self.guard.get(which) for which in ("white_box", "black_box")}
+        for where, setting in settings.items():
+            if setting is not None:
+                _check(where, setting, attacks, optional=("eps", "norm"))
+                with _said_of(where):
+                    self._attack(setting)
 
     def _attack(self, setting: Mapping[str, Any]) -> Any:
         from keras_robust import attacks

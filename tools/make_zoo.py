@@ -14,7 +14,7 @@ from keras_robust.cli.output import console
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = 1000  # of the headline: the same for every attack on it
-HEADLINE = ("pgd-40", "cw-40", "mim-40", "square-5000")
+HEADLINE = ("pgd-40", "cw-40", "apgd-100", "square-5000")
 WHOLE = ("pgd-40",)  # also on the whole test set
 
 

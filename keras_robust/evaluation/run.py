@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import keras
@@ -22,8 +21,6 @@ from keras_robust.evaluation.report import Outcome, Report
 from keras_robust.models.precision import in_float32
 from keras_robust.threat import ThreatModel
 from keras_robust.validation import check_images, check_labels, check_logits
-
-_PACKAGES = ("keras-robust", "keras", "tensorflow", "numpy")
 
 
 def evaluate(
@@ -184,10 +181,9 @@ def _progress(shown: bool) -> Iterator[Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # used from a checkout that was not installed
-            found[package] = "not installed"
-    return found
+    import tensorflow as tf
+
+    import keras_robust
+
+    packages = {"keras_robust": keras_robust, "keras": keras, "tensorflow": tf, "numpy": np}
+    return {name: package.__version__ for name, package in packages.items()}

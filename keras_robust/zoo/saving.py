@@ -157,7 +157,7 @@ def _measured(name: str, report: Report) -> dict[str, Any]:
     return {
         "dataset": report.dataset or None,
         "threat": dict(report.threat),
-        "results": {**report.accuracy, WORST_CASE: report.worst_case},
+        "results": _rounded({**report.accuracy, WORST_CASE: report.worst_case}),
         "evaluation": {
             "examples": report.examples,
             "seed": report.seed,
@@ -168,7 +168,12 @@ def _measured(name: str, report: Report) -> dict[str, Any]:
 
 
 def _further(name: str, report: Report) -> dict[str, Any]:
-    return {"examples": report.examples, "results": report.accuracy, "command": _command(name, report)}
+    results = _rounded(report.accuracy)
+    return {"examples": report.examples, "results": results, "command": _command(name, report)}
+
+
+def _rounded(results: dict[str, float]) -> dict[str, float]:
+    return {attack: round(accuracy, 2) for attack, accuracy in results.items()}
 
 
 def _command(name: str, report: Report, options: str = "") -> str:
