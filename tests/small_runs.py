@@ -15,6 +15,7 @@ from keras_robust.recipes import Recipe
 
 # Four steps an epoch of a network of some hundred weights.
 SMALL = [
+    "threat={norm: linf, eps: 0.1}",
     "architecture.filters=2",
     "architecture.hidden=8",
     "batch_size=32",
@@ -23,7 +24,7 @@ SMALL = [
     "guard={white_box: {name: fgsm}, black_box: {name: square, queries: 3}}",
 ]
 STEPS = 4
-FINISHED = ["epochs=2", "optimizer.use_ema=true"]
+FINISHED = ["epochs=2", "optimizer={name: sgd, learning_rate: 0.1, momentum: 0.9, use_ema: true}"]
 
 
 def small_recipe(*overrides, name="at_digits"):

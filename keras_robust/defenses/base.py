@@ -250,6 +250,11 @@ class Defense(keras.Model):
 
     # One step
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Under a strategy Keras builds the metrics on a batch of the data; taking one would begin a pass."""
+        images = keras.KerasTensor(self.classifier.input_shape, "float32")
+        super()._maybe_symbolic_build(data_batch=(images, keras.KerasTensor((None,), "int32")))
+
     def _batch(self, data: Any, training: bool) -> Batch:
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         _check_kinds(images, labels)

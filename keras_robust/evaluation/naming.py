@@ -36,7 +36,8 @@ def attack_named(name: str, threat: Mapping[str, Any]) -> attacks.Attack | None:
         if cls.budget is None:
             raise InputError(f"{name}: {key} takes no number. Write {key.replace('_', '-')}.")
         options[cls.budget] = int(match["budget"])
-    if cls.budget == "steps" and threat.get("step_size") is not None:
+    has_step_size = cls.budget == "steps" and "step_size" in cls.__dataclass_fields__
+    if has_step_size and threat.get("step_size") is not None:
         options["step_size"] = threat["step_size"]
     return cls(**options)
 
