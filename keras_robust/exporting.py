@@ -71,11 +71,14 @@ def export(
     images = _random_images(shape) if calibration is None else check_images(calibration, shape)
     model = in_float32(model)
     check_logits(model.predict(images, verbose=0))
-    with replacing(path) as draft, _quiet():
-        if path.suffix == ".tflite":
-            _convert(model, draft, quantize, images)
-        else:
-            model.export(draft, format="tf_saved_model", verbose=False)
+    try:
+        with replacing(path) as draft, _quiet():
+            if path.suffix == ".tflite":
+                _convert(model, draft, quantize, images)
+            else:
+                model.export(draft, format="tf_saved_model", verbose=False)
+    except tf.errors.OpError as error:  # what TensorFlow's own writing raises
+        raise InputError(f"Cannot write {path}: {error.message}") from error
     return path
 
 

@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from contextlib import contextmanager
 from functools import cache
@@ -60,6 +61,8 @@ class Sender(keras.callbacks.Callback):
 @contextmanager
 def sending(signum, **moment):
     """Within it every run sends itself a signal."""
+    if signum == signal.SIGINT:  # a process that was started in the background may ignore it
+        signal.signal(signum, signal.default_int_handler)
     callbacks = Recipe.callbacks
     Recipe.callbacks = lambda *given, **options: [Sender(signum, **moment), *callbacks(*given, **options)]
     try:

@@ -269,6 +269,7 @@ def test_the_card_says_what_is_known(classifier):
         threat={"norm": "linf", "eps": 0.1, "step_size": 0.02},
         epochs=3,
         seed=4,
+        paper=None,
     )
     report = SimpleNamespace(
         accuracy={"clean": 97.0, "pgd-40": 61.0},
