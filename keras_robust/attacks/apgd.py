@@ -12,12 +12,11 @@ import tensorflow as tf
 from keras import ops
 
 from keras_robust.attacks.ascent import aim
-from keras_robust.attacks.attempts import RepeatedAttack, require_count
+from keras_robust.attacks.attempts import LikeliestTargets, RepeatedAttack, require_count
 from keras_robust.attacks.base import attacks
 from keras_robust.attacks.compiling import compiled, free_batch, gather, padded, scalar
 from keras_robust.attacks.gradient import gradient_in_loop
 from keras_robust.attacks.objective import Objective, check_targetable, get_objective
-from keras_robust.attacks.predictions import likeliest
 from keras_robust.attacks.view import Goal, observe
 from keras_robust.noise import Noise
 from keras_robust.threat import ThreatModel, per_example
@@ -242,7 +241,7 @@ class APGD(RepeatedAttack):
 @keras.saving.register_keras_serializable("keras_robust")
 @attacks.register("apgd_targeted")
 @dataclass(frozen=True, kw_only=True)
-class APGDTargeted(APGD):
+class APGDTargeted(LikeliestTargets, APGD):
     """Auto-PGD towards each of the likeliest other classes in turn, on the targeted DLR loss.
 
     Args:
@@ -252,19 +251,10 @@ class APGDTargeted(APGD):
     """
 
     loss: Any = "dlr"
-    classes: int = 9
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("classes", self.classes)
         check_targetable(self.objective)
-
-    def _attempts(
-        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any
-    ) -> Iterator[Any]:
-        for wanted in likeliest(model, images, self.classes, self.jit_compile):
-            for _ in range(self.restarts):
-                yield wanted
 
 
 def _where(rows: Any, chosen: Any, other: Any) -> Any:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_robust.attacks.base import Attack
-from keras_robust.attacks.predictions import predict_classes
+from keras_robust.attacks.predictions import likeliest, predict_classes
 from keras_robust.errors import require
 from keras_robust.noise import Noise
 
@@ -63,6 +63,28 @@ class RepeatedAttack(Attack):
             if not standing.size:
                 break
         return adversarial
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikeliestTargets(RepeatedAttack):
+    """Base of attacks that aim at each of the likeliest other classes in turn.
+
+    Args:
+        classes: how many of them, from the second likeliest on the clean image.
+    """
+
+    classes: int = 9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count("classes", self.classes)
+
+    def _attempts(
+        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any
+    ) -> Iterator[Any]:
+        for wanted in likeliest(model, images, self.classes, self.jit_compile):
+            for _ in range(self.restarts):
+                yield wanted
 
 
 def require_count(name: str, value: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,12 +10,11 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_robust.attacks.attempts import RepeatedAttack, require_count
+from keras_robust.attacks.attempts import LikeliestTargets, require_count
 from keras_robust.attacks.base import attacks
 from keras_robust.attacks.compiling import compiled, free_batch, gather, padded, scalar
 from keras_robust.attacks.gradient import gradient_in_loop
 from keras_robust.attacks.hyperplane import step_to_hyperplane
-from keras_robust.attacks.predictions import likeliest
 from keras_robust.attacks.view import observe
 from keras_robust.noise import Noise
 from keras_robust.threat import ThreatModel, per_example
@@ -39,7 +37,7 @@ class State(NamedTuple):
 @keras.saving.register_keras_serializable("keras_robust")
 @attacks.register("fab_targeted")
 @dataclass(frozen=True, kw_only=True)
-class FABTargeted(RepeatedAttack):
+class FABTargeted(LikeliestTargets):
     """Fast adaptive boundary attack towards each of the likeliest other classes in turn.
 
     Args:
@@ -56,21 +54,12 @@ class FABTargeted(RepeatedAttack):
     """
 
     steps: int = 100
-    classes: int = 9
 
     budget: ClassVar[str | None] = "steps"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("steps", self.steps)
-        require_count("classes", self.classes)
-
-    def _attempts(
-        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any
-    ) -> Iterator[Any]:
-        for wanted in likeliest(model, images, self.classes, self.jit_compile):
-            for _ in range(self.restarts):
-                yield wanted
 
     def _attempt(
         self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, noise: Noise
