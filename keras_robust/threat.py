@@ -20,6 +20,11 @@ def per_example(values: Any, like: Any) -> Any:
     return ops.reshape(values, (-1,) + (1,) * (len(like.shape) - 1))
 
 
+def choose(rows: Any, chosen: Any, other: Any) -> Any:
+    """`chosen` `(B, ...)` in the `rows` `(B,)` that are true, `other` elsewhere."""
+    return ops.where(per_example(rows, chosen), chosen, other)
+
+
 def _l2(x: Any) -> Any:
     return ops.sqrt(ops.sum(ops.square(ops.reshape(x, (ops.shape(x)[0], -1))), axis=1))
 

@@ -19,7 +19,7 @@ from keras_robust.attacks.gradient import gradient_in_loop
 from keras_robust.attacks.objective import Objective, check_targetable, get_objective
 from keras_robust.attacks.view import Goal, observe
 from keras_robust.noise import Noise
-from keras_robust.threat import ThreatModel, per_example
+from keras_robust.threat import ThreatModel, choose, per_example
 
 _MOMENTUM = 0.75  # alpha in the paper
 _RHO = 0.75  # the step size is halved where fewer than this share of the steps raised the objective
@@ -75,12 +75,12 @@ def climb(
             previous=state.images,
             gradient=gradient,
             value=ops.where(index > 0, values, 0.0),  # the reference counts a first rise from 0
-            best=_where(better, moved, state.best),
-            best_gradient=_where(better, gradient, state.best_gradient),
+            best=choose(better, moved, state.best),
+            best_gradient=choose(better, gradient, state.best_gradient),
             best_value=ops.where(better, values, state.best_value),
             rises=state.rises + ops.cast((values > state.value) & (index > 0), "float32"),
             checked=ops.where(index > 0, state.checked, values),
-            found=_where(fooled, moved, state.found),
+            found=choose(fooled, moved, state.found),
             fooled=state.fooled | fooled,
         )
 
@@ -105,8 +105,8 @@ def checkpoint(state: State, steps: Any) -> State:
     no_gain = ops.logical_not(state.halved) & (state.checked >= state.best_value)
     halve = few_rises | no_gain
     return state._replace(
-        images=_where(halve, state.best, state.images),
-        gradient=_where(halve, state.best_gradient, state.gradient),
+        images=choose(halve, state.best, state.images),
+        gradient=choose(halve, state.best_gradient, state.gradient),
         size=ops.where(halve, state.size / 2.0, state.size),
         rises=ops.zeros_like(state.rises),
         halved=halve,
@@ -255,7 +255,3 @@ class APGDTargeted(LikeliestTargets, APGD):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_targetable(self.objective)
-
-
-def _where(rows: Any, chosen: Any, other: Any) -> Any:
-    return ops.where(per_example(rows, chosen), chosen, other)

@@ -9,7 +9,7 @@ from keras import ops
 from keras_robust.attacks.gradient import gradient_in_loop
 from keras_robust.attacks.objective import Objective
 from keras_robust.attacks.view import Goal, observe
-from keras_robust.threat import ThreatModel
+from keras_robust.threat import ThreatModel, choose
 
 
 class State(NamedTuple):
@@ -93,9 +93,8 @@ def _remember(state: State, values: Any, rule: Rule) -> State:
     if not rule.keep_best:
         return state
     better = values > state.best_values
-    mask = ops.reshape(better, (-1,) + (1,) * (len(state.images.shape) - 1))
     return state._replace(
-        best=ops.where(mask, state.images, state.best),
+        best=choose(better, state.images, state.best),
         best_values=ops.where(better, values, state.best_values),
     )
 

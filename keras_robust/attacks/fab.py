@@ -17,7 +17,7 @@ from keras_robust.attacks.gradient import gradient_in_loop
 from keras_robust.attacks.hyperplane import step_to_hyperplane
 from keras_robust.attacks.view import observe
 from keras_robust.noise import Noise
-from keras_robust.threat import ThreatModel, per_example
+from keras_robust.threat import ThreatModel, choose, per_example
 
 _OVERSHOOT = 1.05  # eta
 _BIAS = 0.1  # alpha_max: how far the walk is drawn to the image
@@ -142,8 +142,8 @@ def walk(
         distance = threat.distance(moved, images)
         nearer = fooled & (distance < state.distance)
         return count + 1, State(
-            _where(fooled, images + (moved - images) * _BACKWARD, moved),
-            _where(nearer, moved, state.found),
+            choose(fooled, images + (moved - images) * _BACKWARD, moved),
+            choose(nearer, moved, state.found),
             ops.where(nearer, distance, state.distance),
         )
 
@@ -159,7 +159,3 @@ def _of(classes: Any, logits: Any) -> Any:
 
 def _flat(images: Any) -> Any:
     return ops.reshape(images, (ops.shape(images)[0], -1))
-
-
-def _where(rows: Any, chosen: Any, other: Any) -> Any:
-    return ops.where(per_example(rows, chosen), chosen, other)
