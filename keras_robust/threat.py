@@ -83,7 +83,8 @@ class ThreatModel:
 
     Args:
         norm: "linf" or "l2".
-        eps: radius in the units of the images ([0, 1]); a non-negative number or a scalar tensor.
+        eps: radius in the units of the images ([0, 1]); a non-negative number, `math.inf` for
+            no limit, or a scalar tensor.
         bounds: lowest and highest pixel value.
 
     Source: Madry et al. 2018, section 2.
@@ -104,8 +105,8 @@ class ThreatModel:
             raise unknown_name("norm", self.norm, NORMS)
         if not ops.is_tensor(self.eps):
             require(
-                is_finite(self.eps) and self.eps >= 0,
-                f"eps must be a finite number >= 0 in the units of the images. Received: eps={self.eps!r}.",
+                self.eps == math.inf or (is_finite(self.eps) and self.eps >= 0),
+                f"eps must be a finite number >= 0 in the units of the images, or inf. Received: eps={self.eps!r}.",
             )
         low, high = self.bounds
         require(low < high, f"bounds must be (low, high) with low < high. Received: bounds={self.bounds}.")

@@ -145,7 +145,7 @@ def test_other_bounds():
         ({"eps": -0.1}, "eps must be a finite number >= 0.*eps=-0.1"),
         ({"eps": np.float32(-1)}, "eps must be a finite number >= 0"),
         ({"eps": float("nan")}, "eps must be a finite number"),
-        ({"eps": float("inf")}, "eps must be a finite number"),
+        ({"eps": -float("inf")}, "eps must be a finite number"),
         ({"eps": "0.3"}, "eps must be a finite number.*'0.3'"),
         ({"eps": None}, "eps must be a finite number"),
         ({"bounds": (1, 0)}, "low < high"),

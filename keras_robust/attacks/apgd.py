@@ -14,7 +14,7 @@ from keras import ops
 from keras_robust.attacks.ascent import aim
 from keras_robust.attacks.attempts import LikeliestTargets, RepeatedAttack, require_count
 from keras_robust.attacks.base import attacks
-from keras_robust.attacks.compiling import compiled, free_batch, gather, padded, scalar
+from keras_robust.attacks.compiling import gather, on_rows
 from keras_robust.attacks.gradient import gradient_in_loop
 from keras_robust.attacks.objective import Objective, check_targetable, get_objective
 from keras_robust.attacks.view import Goal, observe
@@ -224,18 +224,10 @@ class APGD(RepeatedAttack):
 
             return run
 
-        rows = padded(active, self.jit_compile)
-        batch = (
-            tf.constant(images[rows]),
-            tf.constant(labels[rows]),
-            tf.constant((targets if targeted else labels)[rows]),
-            gather(state, padded(np.arange(len(active)), self.jit_compile)),
-        )
-        signature = (*tf.nest.map_structure(free_batch, batch), scalar("float32"), *[scalar("int32")] * 3)
         key = ("apgd", objective, self.norm, self.bounds, targeted)
-        function = compiled(model, key, build, signature, self.jit_compile)
-        ended = function(*batch, np.float32(self.eps), *map(np.int32, numbers))
-        return gather(ended, np.arange(len(active)))
+        batch = (images[active], labels[active], (targets if targeted else labels)[active], state)
+        scalars = (np.float32(self.eps), *map(np.int32, numbers))
+        return on_rows(model, key, build, batch, scalars, self.jit_compile)
 
 
 @keras.saving.register_keras_serializable("keras_robust")

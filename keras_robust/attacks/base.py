@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -35,11 +36,13 @@ class Attack:
     jit_compile: bool | str = "auto"
 
     black_box: ClassVar[bool] = False  # whether it sees no gradients
+    minimal: ClassVar[bool] = False  # whether it looks for the nearest misclassified image
     budget: ClassVar[str | None] = None  # the option that a short name's number sets, as in "pgd-40"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bounds", tuple(self.bounds))
         self.threat  # noqa: B018 (validates eps, norm and bounds)
+        require(self.minimal or self.eps != math.inf, "eps must be a finite number. Received: eps=inf.")
         require(
             self.jit_compile in (True, False, "auto"),
             f'jit_compile must be True, False or "auto". Received: {self.jit_compile!r}.',
@@ -136,5 +139,5 @@ def get(attack: Attack | str | dict[str, Any], **options: Any) -> Attack:
     for option in options:
         if option not in known:
             raise unknown_name(f"option of attack {name!r}", option, known)
-    require("eps" in options, f"Attack {name!r} needs eps, the radius of the ball.")
+    require("eps" in options or cls.minimal, f"Attack {name!r} needs eps, the radius of the ball.")
     return cls(**options)

@@ -28,6 +28,31 @@ def compiled(
     return graphs[key, jit]
 
 
+def on_rows(
+    model: Any,
+    key: Hashable,
+    build: Callable[[], Callable],
+    batch: tuple,
+    numbers: tuple[np.generic | np.ndarray, ...],
+    jit_compile: bool | str,
+) -> Any:
+    """Call the graph of `model` under `key` with `(*batch, *numbers)`.
+
+    `batch` is a nested structure of arrays and tensors with one row per example, of which any number may
+    come; under XLA it is padded to a power of two, so that few sizes are compiled. `numbers` have no
+    example axis. The result is a nested structure of rows, as many as came.
+    """
+    batch = tf.nest.map_structure(tf.convert_to_tensor, batch)
+    count = len(tf.nest.flatten(batch)[0])
+    signature = (
+        *tf.nest.map_structure(free_batch, batch),
+        *[tf.TensorSpec([None] * np.ndim(number), number.dtype) for number in numbers],
+    )
+    function = compiled(model, key, build, signature, jit_compile)
+    rows = padded(np.arange(count), jit_compile)
+    return gather(function(*gather(batch, rows), *numbers), np.arange(count))
+
+
 def use_jit(jit_compile: bool | str) -> bool:
     """Resolve "auto": XLA on a single GPU, not on a CPU, where it slows convolutions in a loop."""
     if jit_compile == "auto":

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_robust.attacks.attempts import LikeliestTargets, require_count
 from keras_robust.attacks.base import attacks
-from keras_robust.attacks.compiling import compiled, free_batch, gather, padded, scalar
+from keras_robust.attacks.compiling import gather, on_rows
 from keras_robust.attacks.gradient import gradient_in_loop
 from keras_robust.attacks.hyperplane import step_to_hyperplane
 from keras_robust.attacks.view import observe
@@ -99,16 +99,9 @@ class FABTargeted(LikeliestTargets):
 
             return run
 
-        rows = padded(active, self.jit_compile)
-        batch = (
-            tf.constant(images[rows]),
-            tf.constant(labels[rows]),
-            tf.constant(targets[rows]),
-            gather(state, padded(np.arange(len(active)), self.jit_compile)),
-        )
-        signature = (*tf.nest.map_structure(free_batch, batch), scalar("int32"))
-        function = compiled(model, ("fab", self.norm, self.bounds), build, signature, self.jit_compile)
-        return gather(function(*batch, np.int32(steps)), np.arange(len(active)))
+        batch = (images[active], labels[active], targets[active], state)
+        key = ("fab", self.norm, self.bounds)
+        return on_rows(model, key, build, batch, (np.int32(steps),), self.jit_compile)
 
 
 def walk(

@@ -8,13 +8,12 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from keras_robust.attacks.ascent import Rule, State, aim, begin, climb, result
 from keras_robust.attacks.attempts import RepeatedAttack, require_count
 from keras_robust.attacks.base import attacks
-from keras_robust.attacks.compiling import compiled, free_batch, gather, padded, scalar
+from keras_robust.attacks.compiling import gather, on_rows
 from keras_robust.attacks.objective import Objective, check_targetable, get_objective
 from keras_robust.attacks.predictions import predict_classes
 from keras_robust.errors import is_finite, require
@@ -180,18 +179,10 @@ class PGD(RepeatedAttack):
 
             return run
 
-        rows = padded(active, self.jit_compile)
-        batch = (
-            tf.constant(images[rows]),
-            tf.constant(labels[rows]),
-            tf.constant((targets if targeted else labels)[rows]),
-            gather(state, padded(np.arange(len(active)), self.jit_compile)),
-        )
-        signature = (*tf.nest.map_structure(free_batch, batch), *map(scalar, ("float32", "float32", "int32")))
         key = ("climb", objective, self.norm, self.bounds, rule, targeted)
-        function = compiled(model, key, build, signature, self.jit_compile)
+        batch = (images[active], labels[active], (targets if targeted else labels)[active], state)
         numbers = (np.float32(self.eps), np.float32(self.step()), np.int32(steps))
-        return gather(function(*batch, *numbers), np.arange(len(active)))
+        return on_rows(model, key, build, batch, numbers, self.jit_compile)
 
 
 @keras.saving.register_keras_serializable("keras_robust")

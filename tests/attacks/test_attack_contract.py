@@ -218,6 +218,7 @@ def test_images_outside_the_bounds_are_refused(conv_classifier):
 @pytest.mark.parametrize(
     ("cls", "options", "message"),
     [
+        (PGD, {"eps": float("inf")}, "eps must be a finite number"),
         (PGD, {"steps": 0}, "steps must be an integer >= 1.*steps=0"),
         (PGD, {"steps": 2.0}, "steps must be an integer"),
         (PGD, {"steps": True}, "steps must be an integer"),
