@@ -106,7 +106,7 @@ class ThreatModel:
         if not ops.is_tensor(self.eps):
             require(
                 self.eps == math.inf or (is_finite(self.eps) and self.eps >= 0),
-                f"eps must be a finite number >= 0 in the units of the images, or inf. Received: eps={self.eps!r}.",
+                f"eps must be a finite number >= 0 in image units, or inf. Received: eps={self.eps!r}.",
             )
         low, high = self.bounds
         require(low < high, f"bounds must be (low, high) with low < high. Received: bounds={self.bounds}.")
