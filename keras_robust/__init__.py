@@ -17,6 +17,7 @@ _MODULES = (
     "data",
     "defenses",
     "evaluation",
+    "layers",
     "losses",
     "models",
     "recipes",

@@ -1,4 +1,4 @@
-"""Reduced precision is for training; evaluation, the zoo and export run in float32."""
+"""Reduced precision is for training and for searching; evaluation, the zoo and export run in float32."""
 
 from __future__ import annotations
 
@@ -8,11 +8,38 @@ import keras
 
 from keras_robust.errors import InputError
 
+_COPY = "_keras_robust_bfloat16"
+
 
 def in_float32(model: keras.Model) -> keras.Model:
     """The model itself if every layer computes in float32, otherwise a copy that does."""
     if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
         return model
+    return _float32_copy(model)
+
+
+def bfloat16_copy(model: keras.Model) -> keras.Model:
+    """A copy whose layers compute in bfloat16, all but the one that gives the logits.
+
+    It is kept on the model, and takes over the model's weights at each call.
+    """
+    if _COPY not in vars(model):
+        vars(model)[_COPY] = _in_bfloat16(model)
+    copy = vars(model)[_COPY]
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _in_bfloat16(model: keras.Model) -> keras.Model:
+    copy = _float32_copy(model)
+    logits = _last_layer(copy)
+    for layer in copy._flatten_layers(include_self=False):
+        if layer is not logits and not isinstance(layer, keras.Model):
+            layer.dtype_policy = "mixed_bfloat16"
+    return copy
+
+
+def _float32_copy(model: keras.Model) -> keras.Model:
     try:
         config = keras.saving.serialize_keras_object(model)
         config.pop("compile_config", None)
@@ -20,9 +47,14 @@ def in_float32(model: keras.Model) -> keras.Model:
         copy.set_weights(model.get_weights())
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
         raise InputError(
-            f"The model has reduced-precision layers and its config does not rebuild it in float32: {error}"
+            f"The model's config does not rebuild it in float32, as another precision needs: {error}"
         ) from error
     return copy
+
+
+def _last_layer(model: keras.Model) -> keras.layers.Layer:
+    operation = model.outputs[0]._keras_history.operation
+    return _last_layer(operation) if isinstance(operation, keras.Model) else operation
 
 
 def _with_float32_policies(config: Any) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from keras_robust.errors import InputError, require, unknown_name
+from keras_robust.errors import InputError, require
+from keras_robust.models.graph import inner_layers, is_graph, plain_graph, position_of, rewire
 from keras_robust.models.latent import JointClassifier, LatentClassifier
 
 
@@ -43,8 +43,8 @@ def split(
         >>> classifier.encoder.output_shape, classifier.head.output_shape
         ((None, 1, 1, 1280), (None, 10))
     """
-    graph = _graph(model)
-    position = _position(model, at)
+    graph = plain_graph(model)
+    position = position_of(model, at)
     if _ends_in_softmax(graph):
         require(
             strip_softmax,
@@ -52,7 +52,7 @@ def split(
             "return logits. Pass strip_softmax=True to leave it out.",
         )
         graph = _without_softmax(graph)
-    layer = _inner_layers(graph)[position]
+    layer = inner_layers(graph)[position]
     while layer not in graph.layers:
         graph = _inline(graph, layer)
     images, latent, logits = _trace(graph, layer)
@@ -75,73 +75,19 @@ class DenseLogits(keras.layers.Wrapper):
         return self.layer.compute_output_shape(input_shape)
 
 
-def _graph(model: keras.Model) -> keras.Model:
-    """The plain functional model of `model`: same layers, neither compiled nor Sequential."""
-    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
-    if not isinstance(model, keras.Model) or inputs is None or outputs is None:
-        raise InputError(
-            "split takes a built functional or Sequential keras.Model. A Sequential model is built by an "
-            "Input as its first layer or by build(input_shape); a subclassed model has no graph of layers "
-            f"to cut: give LatentClassifier its encoder and head. Received {_describe(model)}."
-        )
-    require(
-        len(inputs) == len(outputs) == 1,
-        "split takes a model with one input and one output; "
-        f"{model.name!r} has {len(inputs)} and {len(outputs)}.",
-    )
-    return keras.Model(inputs[0], outputs[0], name=model.name)
-
-
-def _describe(model: Any) -> str:
-    if isinstance(model, keras.Sequential):
-        return f"the Sequential model {model.name!r}, which is not built"
-    return f"an object of type {type(model).__name__}"
-
-
-def _is_graph(operation: keras.Operation) -> bool:
-    return isinstance(operation, keras.Model) and getattr(operation, "inputs", None) is not None
-
-
-def _inner_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of `model` that are not inputs, then those of its nested models."""
-    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    return layers + [inner for nested in filter(_is_graph, layers) for inner in _inner_layers(nested)]
-
-
-def _position(model: keras.Model, at: str | int | keras.layers.Layer) -> int:
-    """Where among the inner layers of `model` the named one is."""
-    layers = _inner_layers(model)
-    names = [layer.name for layer in layers]
-    if isinstance(at, int) and not isinstance(at, bool):
-        count = len(model.layers)
-        require(
-            -count <= at < count, f"Layer index {at} is outside [{-count}, {count - 1}] of {model.name!r}."
-        )
-        at = model.layers[at]
-    for position, layer in enumerate(layers):
-        if at is layer or at == names[position]:
-            return position
-    raise unknown_name("layer", getattr(at, "name", at), names)
-
-
-def _rewire(graph: keras.Model, call: Callable[..., Any]) -> keras.Model:
-    """`graph` with `call(operation, *args, **kwargs)` in place of each call, on the same layers."""
-    return keras.models.clone_model(graph, clone_function=lambda layer: layer, call_function=call)
-
-
 def _inline(graph: keras.Model, layer: keras.layers.Layer) -> keras.Model:
     """`graph` with the layers of the nested model that holds `layer` in place of that model."""
 
     def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
-        holds = _is_graph(operation) and layer in _inner_layers(operation)
+        holds = is_graph(operation) and layer in inner_layers(operation)
         return operation.call(*args, **kwargs) if holds else operation(*args, **kwargs)
 
-    return _rewire(graph, call)
+    return rewire(graph, call)
 
 
 def _ends_in_softmax(graph: keras.Model) -> bool:
-    last = _graph(graph).operations[-1]
-    return _ends_in_softmax(last) if _is_graph(last) else _is_softmax(last) or _activates_by_softmax(last)
+    last = plain_graph(graph).operations[-1]
+    return _ends_in_softmax(last) if is_graph(last) else _is_softmax(last) or _activates_by_softmax(last)
 
 
 def _is_softmax(operation: keras.Operation) -> bool:
@@ -156,20 +102,20 @@ def _activates_by_softmax(operation: keras.Operation) -> bool:
 
 def _without_softmax(graph: keras.Model) -> keras.Model:
     """`graph` up to its logits; all other layers keep their place."""
-    graph = _graph(graph)
+    graph = plain_graph(graph)
     last = graph.operations[-1]
     replacement = _logits_in_place_of(last)
 
     def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
         if operation is not last:
             return operation(*args, **kwargs)
-        return replacement(*args, **kwargs) if _is_graph(last) else replacement(args[0])
+        return replacement(*args, **kwargs) if is_graph(last) else replacement(args[0])
 
-    return _rewire(graph, call)
+    return rewire(graph, call)
 
 
 def _logits_in_place_of(operation: keras.Operation) -> keras.Operation:
-    if _is_graph(operation):
+    if is_graph(operation):
         return _without_softmax(operation)
     if _is_softmax(operation):
         return keras.layers.Identity(name=operation.name)
@@ -193,7 +139,7 @@ def _trace(
             latents.append(outputs)
         return outputs
 
-    graph = _rewire(graph, call)
+    graph = rewire(graph, call)
     require(
         len(latents) == 1,
         f"Layer {layer.name!r} is used {len(latents)} times; the latent is one tensor. Choose another layer.",

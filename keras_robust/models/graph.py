@@ -1,0 +1,69 @@
+"""A Keras model as a graph of layers: found in it by name, and put together anew on the same layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_robust.errors import InputError, require, unknown_name
+
+
+def plain_graph(model: keras.Model) -> keras.Model:
+    """The plain functional model of `model`: same layers, neither compiled nor Sequential.
+
+    Raises:
+        InputError: there is no graph of layers, or more than one input or output.
+    """
+    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
+    if not isinstance(model, keras.Model) or inputs is None or outputs is None:
+        raise InputError(
+            "A built functional or Sequential keras.Model is needed. A Sequential model is built by an Input "
+            "as its first layer or by build(input_shape); a subclassed model has no graph of layers: give "
+            f"LatentClassifier its encoder and head. Received {_describe(model)}."
+        )
+    require(
+        len(inputs) == len(outputs) == 1,
+        "A model with one input and one output is needed; "
+        f"{model.name!r} has {len(inputs)} and {len(outputs)}.",
+    )
+    return keras.Model(inputs[0], outputs[0], name=model.name)
+
+
+def _describe(model: Any) -> str:
+    if isinstance(model, keras.Sequential):
+        return f"the Sequential model {model.name!r}, which is not built"
+    return f"an object of type {type(model).__name__}"
+
+
+def is_graph(operation: keras.Operation) -> bool:
+    """Whether an operation of a graph is itself a model with a graph."""
+    return isinstance(operation, keras.Model) and getattr(operation, "inputs", None) is not None
+
+
+def inner_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of `model` that are not inputs, then those of its nested models."""
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    return layers + [inner for nested in filter(is_graph, layers) for inner in inner_layers(nested)]
+
+
+def position_of(model: keras.Model, at: str | int | keras.layers.Layer) -> int:
+    """Where among the inner layers of `model` one is, given by name, index in `model.layers` or itself."""
+    layers = inner_layers(model)
+    names = [layer.name for layer in layers]
+    if isinstance(at, int) and not isinstance(at, bool):
+        count = len(model.layers)
+        require(
+            -count <= at < count, f"Layer index {at} is outside [{-count}, {count - 1}] of {model.name!r}."
+        )
+        at = model.layers[at]
+    for position, layer in enumerate(layers):
+        if at is layer or at == names[position]:
+            return position
+    raise unknown_name("layer", getattr(at, "name", at), names)
+
+
+def rewire(graph: keras.Model, call: Callable[..., Any]) -> keras.Model:
+    """`graph` with `call(operation, *args, **kwargs)` in place of each call, on the same layers."""
+    return keras.models.clone_model(graph, clone_function=lambda layer: layer, call_function=call)
