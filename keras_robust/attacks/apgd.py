@@ -53,17 +53,19 @@ def climb(
     *,
     first: Any,
     steps: Any,
+    samples: int,
 ) -> State:
     """Steps `first` to `first + steps` and a checkpoint. Croce & Hein 2020, algorithm 1.
 
-    Step 0 is not a step but the look at the start, from which the others go on.
+    Step 0 is not a step but the look at the start, from which the others go on. Each look is averaged over
+    `samples` passes; whether an iterate is misclassified is seen in the last.
     """
 
     def value(candidates: Any) -> tuple[Any, Any]:
         view = observe(model, candidates)
         return objective(view, goal), ops.cast(ops.argmax(view.logits, axis=-1), "int32")
 
-    look = gradient_in_loop(value)
+    look = gradient_in_loop(value, samples)
 
     def step(index: Any, state: State) -> tuple[Any, State]:
         moved = ops.where(index > 0, _ahead(state, index, threat, images), state.images)
@@ -133,6 +135,8 @@ class APGD(RepeatedAttack):
     Args:
         steps: number of gradient steps, >= 1.
         loss: what to climb; AutoAttack takes "cross_entropy", and "dlr" in its targeted part.
+        samples: forward and backward passes over which each gradient is averaged, for a classifier that
+            draws random numbers (expectation over transformation, Athalye et al. 2018).
 
     An example leaves the batch at the first checkpoint after an iterate of it was misclassified.
 
@@ -142,12 +146,14 @@ class APGD(RepeatedAttack):
 
     steps: int = 100
     loss: Any = "cross_entropy"
+    samples: int = 1
 
     budget: ClassVar[str | None] = "steps"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("steps", self.steps)
+        require_count("samples", self.samples)
 
     @property
     def objective(self) -> Objective:
@@ -204,7 +210,7 @@ class APGD(RepeatedAttack):
         *numbers: int,
     ) -> State:
         """The steps up to a checkpoint of the `active` examples, in the graph that all such attacks share."""
-        objective, targeted = self.objective, targets is not None
+        objective, targeted, samples = self.objective, targets is not None, self.samples
 
         def build() -> Any:
             def run(
@@ -219,12 +225,14 @@ class APGD(RepeatedAttack):
             ):
                 threat = ThreatModel(self.norm, eps, self.bounds)
                 goal = aim(model, objective, images, labels, targets if targeted else None)
-                state = climb(model, objective, threat, images, goal, state, first=first, steps=steps)
+                state = climb(
+                    model, objective, threat, images, goal, state, first=first, steps=steps, samples=samples
+                )
                 return checkpoint(state, length)
 
             return run
 
-        key = ("apgd", objective, self.norm, self.bounds, targeted)
+        key = ("apgd", objective, self.norm, self.bounds, targeted, samples)
         batch = (images[active], labels[active], (targets if targeted else labels)[active], state)
         scalars = (np.float32(self.eps), *map(np.int32, numbers))
         return on_rows(model, key, build, batch, scalars, self.jit_compile)

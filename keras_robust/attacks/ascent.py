@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_robust.attacks.gradient import gradient_in_loop
+from keras_robust.attacks.gradient import averaged, gradient_in_loop
 from keras_robust.attacks.objective import Objective
 from keras_robust.attacks.view import Goal, observe
 from keras_robust.threat import ThreatModel, choose
@@ -25,10 +25,12 @@ class State(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Static options of a climb: decay of the momentum (None: none), and whether the best is kept."""
+    """Static options of a climb: decay of the momentum (None: none), whether the best is kept, and over how
+    many passes of a random model the objective and its gradient are averaged."""
 
     momentum: float | None = None
     keep_best: bool = False
+    samples: int = 1
 
 
 def begin(start: Any, rule: Rule) -> State:
@@ -66,7 +68,7 @@ def climb(
     def value(candidates: Any) -> Any:
         return objective(observe(model, candidates), goal)
 
-    ascent = gradient_in_loop(value)
+    ascent = gradient_in_loop(value, rule.samples)
 
     def step(count: Any, state: State) -> tuple[Any, State]:
         values, gradient = ascent(state.images)
@@ -81,7 +83,9 @@ def climb(
     _, state = ops.while_loop(
         lambda count, _: count < steps, step, (ops.zeros((), "int32"), state), maximum_iterations=steps
     )
-    return _remember(state, value(state.images), rule) if rule.keep_best else state
+    if not rule.keep_best:
+        return state
+    return _remember(state, averaged(value, rule.samples)(state.images), rule)
 
 
 def result(state: State, rule: Rule) -> Any:

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 from keras_robust.errors import require, unknown_name
+from keras_robust.models.precision import bfloat16_copy
 from keras_robust.registry import Registry
-from keras_robust.threat import ThreatModel
+from keras_robust.threat import NORMS, ThreatModel
 from keras_robust.validation import check_images, check_labels
 
 attacks: Registry[type[Attack]] = Registry("attack")
@@ -26,6 +27,8 @@ class Attack:
         norm: "linf" or "l2".
         bounds: lowest and highest pixel value.
         jit_compile: True, False, or "auto" (XLA on a single GPU only).
+        search_dtype: "float32", or "bfloat16" to search faster on a copy of the model in reduced
+            precision; what is found there is to be confirmed in float32.
 
     Calling `attack(model, images, labels)` gives adversarial images; see `__call__`.
     """
@@ -34,15 +37,26 @@ class Attack:
     norm: str = "linf"
     bounds: tuple[float, float] = (0.0, 1.0)
     jit_compile: bool | str = "auto"
+    search_dtype: str = "float32"
 
     black_box: ClassVar[bool] = False  # whether it sees no gradients
     minimal: ClassVar[bool] = False  # whether it looks for the nearest misclassified image
+    norms: ClassVar[tuple[str, ...]] = tuple(NORMS)  # those it works in, the usual one first
     budget: ClassVar[str | None] = None  # the option that a short name's number sets, as in "pgd-40"
+    variant: ClassVar[str | None] = None  # the option that a word in a short name sets: "autoattack-fast"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bounds", tuple(self.bounds))
         self.threat  # noqa: B018 (validates eps, norm and bounds)
         require(self.minimal or self.eps != math.inf, "eps must be a finite number. Received: eps=inf.")
+        require(
+            self.norm in self.norms,
+            f"{type(self).__name__} works in {' and '.join(self.norms)}. Received: norm={self.norm!r}.",
+        )
+        require(
+            self.search_dtype in ("float32", "bfloat16"),
+            f'search_dtype must be "float32" or "bfloat16". Received: {self.search_dtype!r}.',
+        )
         require(
             self.jit_compile in (True, False, "auto"),
             f'jit_compile must be True, False or "auto". Received: {self.jit_compile!r}.',
@@ -52,6 +66,16 @@ class Attack:
     def threat(self) -> ThreatModel:
         """The threat model that every returned image respects."""
         return ThreatModel(self.norm, self.eps, self.bounds)
+
+    @property
+    def stages(self) -> dict[str, Attack]:
+        """The attacks that it makes in turn on what still stands, by name; just itself for most."""
+        return {"": self}
+
+    @classmethod
+    def options_for(cls, model: keras.Model) -> dict[str, Any]:
+        """Options that the attack takes from the model it is to be made on."""
+        return {}
 
     def __call__(
         self,
@@ -92,8 +116,23 @@ class Attack:
         for batch, first in enumerate(range(0, len(images), batch_size)):
             part = slice(first, first + batch_size)
             wanted = None if targets is None else targets[part]
-            adversarial[part] = self._run(model, images[part], labels[part], wanted, key=(seed, batch))
+            adversarial[part] = self.run(model, images[part], labels[part], wanted, key=(seed, batch))
         return adversarial
+
+    def run(
+        self,
+        model: keras.Model,
+        images: np.ndarray,
+        labels: np.ndarray,
+        targets: np.ndarray | None = None,
+        *,
+        key: tuple[int, int],
+    ) -> np.ndarray:
+        """`__call__` on one batch of checked arrays; all randomness is a function of `key`."""
+        return np.asarray(self._run(self._searched(model), images, labels, targets, key))
+
+    def _searched(self, model: keras.Model) -> keras.Model:
+        return model if self.search_dtype == "float32" else bfloat16_copy(model)
 
     def _within_bounds(self, images: np.ndarray) -> np.ndarray:
         low, high = self.bounds

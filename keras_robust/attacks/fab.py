@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
-from keras_robust.attacks.attempts import LikeliestTargets, require_count
+from keras_robust.attacks.attempts import LikeliestTargets, RepeatedAttack, require_count
 from keras_robust.attacks.base import attacks
 from keras_robust.attacks.compiling import gather, on_rows
-from keras_robust.attacks.gradient import gradient_in_loop
+from keras_robust.attacks.gradient import gradient_in_loop, jacobian_in_loop
 from keras_robust.attacks.hyperplane import step_to_hyperplane
+from keras_robust.attacks.minimal import MinimumNorm, Nearest, farthest, none_yet, segments
 from keras_robust.attacks.view import observe
 from keras_robust.noise import Noise
 from keras_robust.threat import ThreatModel, choose, per_example
@@ -22,34 +23,35 @@ from keras_robust.threat import ThreatModel, choose, per_example
 _OVERSHOOT = 1.05  # eta
 _BIAS = 0.1  # alpha_max: how far the walk is drawn to the image
 _BACKWARD = 0.9  # beta: where on the way to a found image the walk goes on
-_SEGMENT = 10  # steps between two looks at who still stands
+_SEGMENT = 10  # steps between two looks at who goes on
 _TINY = 1e-8
+
+# A boundary made linear at images (B, ...): value (B,), positive beyond it, and gradient (B, ...).
+Linearisation = Callable[[Any], tuple[Any, Any]]
 
 
 class State(NamedTuple):
-    """Where the walk is `(B, ...)`, and the nearest misclassified image with its distance `(B,)`."""
+    """Where the walk is `(B, ...)`, and what it found."""
 
     images: Any
-    found: Any
-    distance: Any
+    nearest: Nearest
 
 
 @keras.saving.register_keras_serializable("keras_robust")
-@attacks.register("fab_targeted")
+@attacks.register("fab")
 @dataclass(frozen=True, kw_only=True)
-class FABTargeted(LikeliestTargets):
-    """Fast adaptive boundary attack towards each of the likeliest other classes in turn.
+class FAB(MinimumNorm, RepeatedAttack):  # in this order eps is without limit by default
+    """Fast adaptive boundary attack: each step goes to the class whose linearised boundary is closest.
 
     Args:
         steps: of each walk, >= 1.
-        classes: target classes, from the second likeliest on the clean image.
+        restarts: walks; those after the first begin at a random point, half as far away as what is found.
 
-    A walk ends at the first misclassified image inside the ball; outside it nothing is returned but the
-    image itself. Restarts after the first begin at a random point. Source: Croce & Hein 2020, "Minimally
-    distorted adversarial examples with a fast adaptive boundary attack", with the authors' settings in
-    AutoAttack.
+    A step costs as many backward passes as there are classes. Source: Croce & Hein 2020, "Minimally
+    distorted adversarial examples with a fast adaptive boundary attack", algorithm 1, with the authors'
+    settings in AutoAttack.
 
-    >>> FABTargeted(eps=0.3).steps
+    >>> FAB(norm="l2").steps
     100
     """
 
@@ -61,63 +63,120 @@ class FABTargeted(LikeliestTargets):
         super().__post_init__()
         require_count("steps", self.steps)
 
-    def _attempt(
-        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, noise: Noise
-    ) -> np.ndarray:
-        found = images.copy()
-        active = np.arange(len(images))
-        start = ops.convert_to_tensor(images)
-        state = State(start, start, ops.full(ops.shape(start)[:1], float("inf")))
-        for done in range(0, self.steps, _SEGMENT):
-            steps = min(_SEGMENT, self.steps - done)
-            state = self._walk(model, images, labels, targets, state, active, steps)
-            inside = np.asarray(state.distance) <= self.eps
-            found[active[inside]] = tf.boolean_mask(state.found, inside)
-            rows = np.flatnonzero(~inside)
+    def _search(self, model: keras.Model, images: np.ndarray, labels: np.ndarray, noise: Noise) -> Nearest:
+        nearest = none_yet(images)
+        for number, targets in enumerate(self._attempts(model, images, labels, None)):
+            rows = np.flatnonzero(self._seeks(nearest.distance))
             if not rows.size:
                 break
-            active, state = active[rows], gather(state, rows)
-        return found
+            batch = (images[rows], labels[rows], (labels if targets is None else targets)[rows])
+            state = State(images[rows], gather(nearest, rows))
+            if number % self.restarts:
+                state = state._replace(images=self._random_start(*state, noise.fold(number)))
+            for part, reached in self._walk(batch, state, segments(self.steps, _SEGMENT), self._steps(model)):
+                nearest.write(rows[part], reached.nearest)
+        return nearest
 
-    def _walk(
-        self,
-        model: keras.Model,
-        images: np.ndarray,
-        labels: np.ndarray,
-        targets: np.ndarray,
-        state: State,
-        active: np.ndarray,
-        steps: int,
-    ) -> State:
-        """`steps` steps of the `active` examples, in the graph that all such attacks share."""
+    def _random_start(self, images: Any, nearest: Nearest, noise: Noise) -> Any:
+        limit = ops.minimum(farthest(self.threat, images), self.eps)
+        radius = ops.minimum(nearest.distance, limit) / 2.0
+        return ThreatModel(self.norm, per_example(radius, images), self.bounds).random_edge(images, noise)
+
+    def _steps(self, model: keras.Model) -> Any:
+        """`(batch, state, first, count) -> state`, in the graph that all such attacks share."""
 
         def build() -> Any:
-            def run(images: Any, labels: Any, targets: Any, state: State, steps: Any) -> State:
-                return walk(
-                    model, ThreatModel(self.norm, 0.0, self.bounds), images, labels, targets, state, steps
-                )
+            def run(batch: Any, state: State, count: Any) -> State:
+                images, labels, targets = batch
+                threat = ThreatModel(self.norm, 0.0, self.bounds)
+                linearised = self._linearised(model, threat, labels, targets)
+
+                def fools(candidates: Any) -> Any:
+                    return self._fools(labels, observe(model, candidates).logits)
+
+                return walk(threat, linearised, fools, images, state, count)
 
             return run
 
-        batch = (images[active], labels[active], targets[active], state)
-        key = ("fab", self.norm, self.bounds)
-        return on_rows(model, key, build, batch, (np.int32(steps),), self.jit_compile)
+        def advance(batch: Any, state: State, first: int, count: int) -> State:
+            key = (type(self), self.norm, self.bounds)
+            return on_rows(model, key, build, (batch, state), (np.int32(count),), self.jit_compile)
+
+        return advance
+
+    def _linearised(
+        self, model: keras.Model, threat: ThreatModel, labels: Any, targets: Any
+    ) -> Linearisation:
+        """The boundary to step to."""
+        return closest_boundary(model, threat, labels)
 
 
-def walk(
-    model: keras.Model, threat: ThreatModel, images: Any, labels: Any, targets: Any, state: State, steps: Any
-) -> State:
-    """`steps` steps along the linearised boundary between label and target. FAB, algorithm 1."""
+@keras.saving.register_keras_serializable("keras_robust")
+@attacks.register("fab_targeted")
+@dataclass(frozen=True, kw_only=True)
+class FABTargeted(FAB, LikeliestTargets):
+    """Fast adaptive boundary attack towards each of the likeliest other classes in turn.
+
+    Args:
+        classes: target classes, from the second likeliest on the clean image.
+
+    Source: Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+    parameter-free attacks", where it is part of AutoAttack.
+
+    >>> FABTargeted(eps=0.3).classes
+    9
+    """
+
+    def _linearised(
+        self, model: keras.Model, threat: ThreatModel, labels: Any, targets: Any
+    ) -> Linearisation:
+        return boundary_to(model, labels, targets)
+
+
+def boundary_to(model: keras.Model, labels: Any, targets: Any) -> Linearisation:
+    """The boundary between label and target."""
 
     def difference(candidates: Any) -> Any:
         logits = observe(model, candidates).logits
         return _of(targets, logits) - _of(labels, logits)
 
-    look = gradient_in_loop(difference)
+    return gradient_in_loop(difference)
+
+
+def closest_boundary(model: keras.Model, threat: ThreatModel, labels: Any) -> Linearisation:
+    """Of the boundaries between the label and each other class, the one that is closest once linear."""
+
+    def differences(candidates: Any) -> Any:
+        logits = observe(model, candidates).logits
+        return logits - _of(labels, logits)[:, None]
+
+    look = jacobian_in_loop(differences)
+
+    def linearised(images: Any) -> tuple[Any, Any]:
+        values, jacobian = look(images)
+        gradients = ops.reshape(jacobian, (-1, *images.shape[1:]))
+        slopes = ops.sum(_flat(gradients * threat.steepest(gradients)), axis=1)  # their dual norms
+        distances = ops.abs(values) / (ops.reshape(slopes, ops.shape(values)) + _TINY)
+        own = ops.one_hot(labels, values.shape[-1], dtype="bool")
+        closest = ops.argmin(ops.where(own, float("inf"), distances), axis=1)
+        return _of(closest, values), _of(closest, jacobian)
+
+    return linearised
+
+
+def walk(
+    threat: ThreatModel,
+    linearised: Linearisation,
+    fools: Callable[[Any], Any],
+    images: Any,
+    state: State,
+    steps: Any,
+) -> State:
+    """`steps` steps along a linearised boundary. FAB, algorithm 1."""
     flat_images = _flat(images)
 
     def step(count: Any, state: State) -> tuple[Any, State]:
-        values, gradient = look(state.images)
+        values, gradient = linearised(state.images)
         normal, here = _flat(gradient), _flat(state.images)
         offset = ops.sum(normal * here, axis=1) - values
         to_boundary = step_to_hyperplane(here, normal, offset, threat.norm, threat.bounds)
@@ -130,15 +189,9 @@ def walk(
         moved = (here + _OVERSHOOT * to_boundary) * (1.0 - bias)
         moved = threat.clip(moved + (flat_images + _OVERSHOOT * from_image) * bias)
         moved = ops.reshape(moved, ops.shape(images))
-        classes = ops.cast(ops.argmax(observe(model, moved).logits, axis=-1), "int32")
-        fooled = classes != labels
-        distance = threat.distance(moved, images)
-        nearer = fooled & (distance < state.distance)
-        return count + 1, State(
-            choose(fooled, images + (moved - images) * _BACKWARD, moved),
-            choose(nearer, moved, state.found),
-            ops.where(nearer, distance, state.distance),
-        )
+        fooled = fools(moved)
+        nearest = state.nearest.updated(moved, fooled, threat.distance(moved, images))
+        return count + 1, State(choose(fooled, images + (moved - images) * _BACKWARD, moved), nearest)
 
     _, state = ops.while_loop(
         lambda count, _: count < steps, step, (ops.zeros((), "int32"), state), maximum_iterations=steps
@@ -146,8 +199,11 @@ def walk(
     return state
 
 
-def _of(classes: Any, logits: Any) -> Any:
-    return ops.sum(ops.where(ops.one_hot(classes, logits.shape[-1], dtype="bool"), logits, 0.0), axis=-1)
+def _of(classes: Any, values: Any) -> Any:
+    """Of `values` `(B, K, ...)` those of one class for each example, `(B, ...)`."""
+    chosen = ops.one_hot(classes, values.shape[1], dtype="bool")
+    wide = ops.reshape(chosen, (-1, values.shape[1]) + (1,) * (len(values.shape) - 2))
+    return ops.sum(ops.where(wide, values, 0.0), axis=1)
 
 
 def _flat(images: Any) -> Any:

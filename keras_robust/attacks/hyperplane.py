@@ -42,18 +42,18 @@ def step_to_hyperplane(points: Any, normal: Any, offset: Any, norm: str, bounds:
         slope = ops.sum(ops.where(free, towards * ray, 0.0), axis=1)
         return gap - ops.sum(towards * moved(length), axis=1), slope
 
-    def newton(count: Any, length: Any) -> tuple[Any, Any]:
-        left, slope = rise(length)
-        return count + 1, length + ops.where(slope > 0, ops.maximum(left, 0.0) / (slope + _TINY), 0.0)
+    def newton(count: Any, length: Any, left: Any, slope: Any) -> tuple[Any, Any, Any, Any]:
+        length = length + ops.where(slope > 0, ops.maximum(left, 0.0) / (slope + _TINY), 0.0)
+        return count + 1, length, *rise(length)
 
-    def unfinished(count: Any, length: Any) -> Any:
-        left, slope = rise(length)
+    def unfinished(count: Any, length: Any, left: Any, slope: Any) -> Any:
         return ops.any((left > 1e-6 * (gap + _TINY)) & (slope > _TINY))
 
-    _, length = ops.while_loop(
+    start = ops.zeros_like(gap)
+    _, length, _, _ = ops.while_loop(
         unfinished,
         newton,
-        (ops.zeros((), "int32"), ops.zeros_like(gap)),
+        (ops.zeros((), "int32"), start, *rise(start)),
         maximum_iterations=_ITERATIONS,
     )
     return moved(length)

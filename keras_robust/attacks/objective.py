@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,8 +11,9 @@ from keras import ops
 
 from keras_robust import losses
 from keras_robust.attacks.view import Goal, View
-from keras_robust.errors import InputError, require
+from keras_robust.errors import InputError, is_finite, require
 from keras_robust.registry import Registry
+from keras_robust.schema import check_options
 
 objectives: Registry[type[Objective]] = Registry("objective")
 
@@ -30,6 +31,11 @@ class Objective:
 
     def __call__(self, view: View, goal: Goal) -> Any:
         raise NotImplementedError
+
+    @property
+    def label(self) -> str:
+        """What a report calls it."""
+        return objectives.name_of(type(self))
 
     def get_config(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -107,11 +113,59 @@ class ReverseKL(Objective):
         return losses.kl_divergence(view.logits, _clean(goal).logits)
 
 
+@keras.saving.register_keras_serializable("keras_robust")
+@objectives.register("weighted")
+@dataclass(frozen=True)
+class Weighted(Objective):
+    """A weighted sum of objectives, each given as `get_objective` takes it.
+
+    >>> Weighted(["cross_entropy", "kl"], [1.0, 6.0]).needs_clean
+    True
+    """
+
+    objectives: Sequence[Any]
+    weights: Sequence[float]
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.objectives) == len(self.weights) > 0 and all(map(is_finite, self.weights)),
+            "A weighted objective takes as many finite weights as objectives, at least one. "
+            f"Received: objectives={self.objectives!r}, weights={self.weights!r}.",
+        )
+        # Tuples, so that equal sums are equal keys of compiled functions.
+        object.__setattr__(self, "objectives", tuple(map(get_objective, self.objectives)))
+        object.__setattr__(self, "weights", tuple(map(float, self.weights)))
+
+    @property
+    def needs_clean(self) -> bool:  # type: ignore[override]
+        return any(objective.needs_clean for objective in self.objectives)
+
+    @property
+    def targetable(self) -> bool:  # type: ignore[override]
+        return all(objective.targetable for objective in self.objectives)
+
+    @property
+    def label(self) -> str:
+        terms = zip(self.weights, self.objectives, strict=True)
+        return " + ".join(f"{weight:g} {objective.label}" for weight, objective in terms)
+
+    def __call__(self, view: View, goal: Goal) -> Any:
+        terms = zip(self.weights, self.objectives, strict=True)
+        return sum(weight * objective(view, goal) for weight, objective in terms)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"objectives": [to_config(part) for part in self.objectives], "weights": list(self.weights)}
+
+
 @dataclass(frozen=True)
 class Custom(Objective):
     """Any callable `(labels, logits) -> (B,)`, a `keras.losses.Loss` included; targeted: minus it."""
 
     function: Callable[[Any, Any], Any]
+
+    @property
+    def label(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)
 
     def __call__(self, view: View, goal: Goal) -> Any:
         if goal.targets is not None:
@@ -128,11 +182,21 @@ class Custom(Objective):
 
 
 def get_objective(objective: Any) -> Objective:
-    """Resolve a name, an `Objective`, a `keras.losses.Loss` or a callable `(labels, logits) -> (B,)`."""
+    """Resolve what stands for an objective.
+
+    Args:
+        objective: a name, `{"name": ..., **options}`, an `Objective`, a `keras.losses.Loss` or a callable
+            `(labels, logits) -> (B,)`.
+
+    Raises:
+        InputError: something else, an unknown name, or an option that the objective does not take.
+    """
     if isinstance(objective, Objective):
         return objective
     if isinstance(objective, str):
-        return objectives[objective]()
+        return get_objective({"name": objective})
+    if isinstance(objective, Mapping):
+        return _configured(objective)
     if isinstance(objective, keras.losses.Loss):
         return Custom(objective.call)
     if callable(objective):
@@ -141,6 +205,23 @@ def get_objective(objective: Any) -> Objective:
         "An attack's loss is a name, an Objective, a keras.losses.Loss or a callable "
         f"(labels, logits) -> (B,). Received: {objective!r} of type {type(objective).__name__}."
     )
+
+
+def _configured(config: Mapping[str, Any]) -> Objective:
+    require("name" in config, f'An objective given as a mapping needs a "name". Received: {dict(config)}.')
+    options = {key: value for key, value in config.items() if key != "name"}
+    cls = objectives[config["name"]]
+    check_options(f"objective {config['name']!r}", options, cls)
+    return cls(**options)
+
+
+def to_config(objective: Objective) -> dict[str, Any]:
+    """Plain data that `get_objective` takes back.
+
+    >>> to_config(get_objective("margin"))
+    {'name': 'margin', 'confidence': 50.0}
+    """
+    return {"name": objectives.name_of(type(objective)), **objective.get_config()}
 
 
 def check_targetable(objective: Objective) -> None:

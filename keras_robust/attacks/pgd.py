@@ -40,6 +40,8 @@ class PGD(RepeatedAttack):
         momentum: decay of the accumulated gradient (MIM), or None.
         keep_best: return the iterate of highest loss instead of the last.
         check_every: stop early: every so many steps leave out examples already misclassified.
+        samples: forward and backward passes over which each gradient is averaged, for a classifier that
+            draws random numbers (expectation over transformation, Athalye et al. 2018).
         targeted: move towards `targets` instead of away from `labels`.
 
     eps, step size and steps are tensors inside: changing them does not retrace.
@@ -56,6 +58,7 @@ class PGD(RepeatedAttack):
     momentum: float | None = None
     keep_best: bool = False
     check_every: int | None = None
+    samples: int = 1
     targeted: bool = False
 
     budget: ClassVar[str | None] = "steps"
@@ -63,6 +66,7 @@ class PGD(RepeatedAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("steps", self.steps)
+        require_count("samples", self.samples)
         if self.check_every is not None:
             require_count("check_every", self.check_every)
         require(
@@ -89,7 +93,7 @@ class PGD(RepeatedAttack):
     @property
     def rule(self) -> Rule:
         """The static options of the climb."""
-        return Rule(self.momentum, self.keep_best)
+        return Rule(self.momentum, self.keep_best, self.samples)
 
     def step(self) -> float:
         """The step size in use."""

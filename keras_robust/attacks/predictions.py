@@ -9,21 +9,17 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust.attacks.compiling import compiled, free_batch
+from keras_robust.attacks.compiling import on_rows
 from keras_robust.attacks.view import observe
 
 
 def predict_logits(model: keras.Model, images: Any, jit_compile: bool | str = "auto") -> Any:
     """Logits of one batch, `(B, K)` float32 tensor."""
-    images = ops.convert_to_tensor(images)
-    function = compiled(
-        model,
-        "logits",
-        lambda: lambda batch: observe(model, batch).logits,
-        (free_batch(images),),
-        jit_compile,
-    )
-    return function(images)
+
+    def build() -> Any:
+        return lambda batch: observe(model, batch).logits
+
+    return on_rows(model, "logits", build, (images,), (), jit_compile)
 
 
 def predict_classes(model: keras.Model, images: Any, jit_compile: bool | str = "auto") -> Any:

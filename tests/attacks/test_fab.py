@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
-from keras_robust.attacks import FABTargeted, classify
+from keras_robust.attacks import FAB, FABTargeted, classify
 from keras_robust.attacks.hyperplane import step_to_hyperplane
+from keras_robust.threat import ThreatModel
 
 
 def smallest_linf(point, normal, offset):
@@ -77,3 +78,64 @@ def test_on_a_linear_model_it_finds_what_exists(linear, norm):
     near = np.abs(distance - eps) < 0.06 * eps  # FAB steps 5 % over the boundary
     assert (broken == (distance < eps))[~near].all()
     assert broken.any() and not broken.all()
+
+
+def size(steps, norm):
+    return np.abs(steps).max(axis=1) if norm == "linf" else np.linalg.norm(steps, axis=1)
+
+
+def projected(points, normal, offset, norm):
+    """The smallest step to a hyperplane inside [0, 1], by bisection."""
+    gap = offset - (normal * points).sum(axis=1)
+    towards = normal * np.sign(gap)[:, None]
+    speed = np.sign(towards) if norm == "linf" else towards
+    low, high = np.zeros(len(points)), np.full(len(points), 1e6)
+    for _ in range(120):
+        middle = (low + high) / 2
+        step = np.clip(points + speed * middle[:, None], 0, 1) - points
+        reached = (towards * step).sum(axis=1) >= np.abs(gap)
+        low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+    return np.clip(points + speed * high[:, None], 0, 1) - points
+
+
+def fab_in_numpy(kernel, bias, images, labels, norm, steps, targets=None):
+    """Distances that algorithm 1 finds on a linear model, in float64; inf where it finds nothing."""
+    rows, start = np.arange(len(images)), images.reshape(len(images), -1).astype("float64")
+    here, nearest = start, np.full(len(images), np.inf)
+    slopes = kernel[:, None, :] - kernel[:, labels, None]
+    duals = np.abs(slopes).sum(axis=0) if norm == "linf" else np.linalg.norm(slopes, axis=0)
+    for _ in range(steps):
+        logits = here @ kernel + bias
+        gaps = logits - logits[rows, labels][:, None]
+        if targets is None:
+            own = np.arange(kernel.shape[1]) == labels[:, None]
+            chosen = np.where(own, np.inf, np.abs(gaps) / np.maximum(duals, 1e-12)).argmin(axis=1)
+        else:
+            chosen = targets
+        normal = slopes[:, rows, chosen].T
+        offset = (normal * here).sum(axis=1) - gaps[rows, chosen]
+        step, step_from_start = (projected(points, normal, offset, norm) for points in (here, start))
+        ahead, back = size(step, norm), size(step_from_start, norm)
+        bias_to_start = np.minimum(ahead / np.maximum(ahead + back, 1e-12), 0.1)[:, None]
+        moved = (1 - bias_to_start) * (here + 1.05 * step) + bias_to_start * (start + 1.05 * step_from_start)
+        moved = np.clip(moved, 0, 1)
+        fooled = (moved @ kernel + bias).argmax(axis=1) != labels
+        nearest = np.where(fooled, np.minimum(nearest, size(moved - start, norm)), nearest)
+        here = np.where(fooled[:, None], start + 0.9 * (moved - start), moved)
+    return nearest
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("steps", [1, 2, 8])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_it_keeps_to_its_algorithm(digits_classifier, digits, targeted, steps, norm):
+    right = classify(digits_classifier, digits[0][:50]) == digits[1][:50]
+    images, labels = digits[0][:50][right], digits[1][:50][right]
+    kernel, bias = (array.astype("float64") for array in digits_classifier.layers[-1].get_weights())
+    attack = FABTargeted(norm=norm, steps=steps, classes=1) if targeted else FAB(norm=norm, steps=steps)
+    likeliest = np.argsort(images.reshape(len(images), -1) @ kernel + bias, axis=1)[:, -2]
+    expected = fab_in_numpy(kernel, bias, images, labels, norm, steps, likeliest if targeted else None)
+    found = attack(digits_classifier, images, labels)
+    distance = np.asarray(ThreatModel(norm).distance(found, images))
+    np.testing.assert_allclose(distance, np.where(np.isinf(expected), 0, expected), atol=1e-4)
+    assert np.isfinite(expected).any()

@@ -1,5 +1,7 @@
 """What holds for every registered objective, and for callables and Keras losses in its place."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from keras_robust import losses
 from keras_robust.attacks import PGD, Goal, View, objectives
 from keras_robust.attacks.ascent import aim
 from keras_robust.attacks.gradient import value_and_input_gradient
-from keras_robust.attacks.objective import Objective, get_objective
+from keras_robust.attacks.objective import Objective, Weighted, get_objective, to_config
 from keras_robust.attacks.view import observe
 from keras_robust.errors import InputError
 from keras_robust.noise import Noise
@@ -27,7 +29,9 @@ def minus_true_logit(labels, logits):
     return -keras.ops.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
 
 
-ANY = {name: name for name in objectives} | {
+SUM = {"name": "weighted", "objectives": ["cross_entropy", "kl"], "weights": [1.0, 6.0]}
+ANY = {name: name for name in objectives if name != "weighted"} | {
+    "weighted": SUM,
     "instance": get_objective("margin"),
     "callable": minus_true_logit,
     "keras_robust loss": losses.Margin(confidence=5.0),
@@ -61,6 +65,7 @@ UNTARGETED = {
     "kl": kl(CLEAN, LOGITS),
     "reverse_kl": kl(LOGITS, CLEAN),
 }
+UNTARGETED["weighted"] = UNTARGETED["cross_entropy"] + 6 * UNTARGETED["kl"]
 TARGETED = {
     "cross_entropy": pick(special.log_softmax(LOGITS, axis=1), TARGETS),
     "margin": -np.maximum(best_other(LOGITS, TARGETS) - pick(LOGITS, TARGETS) + 50, 0),
@@ -70,7 +75,7 @@ TARGETED = {
 
 @pytest.mark.parametrize(("name", "expected"), UNTARGETED.items())
 def test_untargeted_values_equal_the_formula(name, expected):
-    values = get_objective(name)(View(tf.constant(LOGITS)), Goal(LABELS, None, View(tf.constant(CLEAN))))
+    values = get_objective(ANY[name])(View(tf.constant(LOGITS)), Goal(LABELS, None, View(tf.constant(CLEAN))))
     np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -155,3 +160,34 @@ def test_anything_else_is_refused(thing):
 def test_the_base_is_abstract():
     with pytest.raises(NotImplementedError):
         Objective()(View(LOGITS), Goal(LABELS))
+
+
+def test_a_sum_asks_for_what_its_parts_ask_for():
+    assert get_objective(SUM).needs_clean and not get_objective(SUM).targetable
+    plain = Weighted(["cross_entropy", {"name": "margin", "confidence": 3.0}], [1, -2])
+    assert not plain.needs_clean and plain.targetable
+    assert plain.label == "1 cross_entropy + -2 margin"
+
+
+@pytest.mark.parametrize("config", [SUM, {"name": "margin", "confidence": 3.0}, {"name": "kl"}])
+def test_a_config_is_plain_data_that_reads_back(config):
+    objective = get_objective(config)
+    again = get_objective(json.loads(json.dumps(to_config(objective))))
+    assert again == objective and hash(again) == hash(objective)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"weight": 1.0}, 'needs a "name"'),
+        ({"name": "cross_entropi"}, "Did you mean 'cross_entropy'"),
+        ({"name": "margin", "confidense": 1.0}, "Did you mean 'confidence'"),
+        ({"name": "margin", "confidence": "much"}, "confidence"),
+        ({"name": "weighted"}, "lacks objectives, weights"),
+        ({"name": "weighted", "objectives": ["kl"], "weights": [1.0, 2.0]}, "as many finite weights"),
+        ({"name": "weighted", "objectives": ["kl"], "weights": [float("nan")]}, "as many finite weights"),
+    ],
+)
+def test_bad_configs_are_told(config, words):
+    with pytest.raises(InputError, match=words):
+        get_objective(config)

@@ -1,0 +1,76 @@
+"""The attack that a defense declares against itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import keras
+
+from keras_robust.attacks.apgd import APGD
+from keras_robust.attacks.attempts import require_count
+from keras_robust.attacks.base import Attack, attacks
+from keras_robust.attacks.objective import get_objective
+from keras_robust.attacks.pgd import PGD
+from keras_robust.attacks.sequence import Sequence
+from keras_robust.errors import require
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+@attacks.register("adaptive")
+@dataclass(frozen=True, kw_only=True)
+class Adaptive(Sequence):
+    """Climb each of the objectives that an attacker who knows the defense would climb.
+
+    Args:
+        objectives: each as `get_objective` takes it. A trained or loaded classifier carries its own as
+            `classifier.adaptive`, where `evaluate` finds them.
+        steps: of every climb, >= 1.
+        step_size: of the plain climbs; None means 2.5 eps / steps.
+        restarts: of every climb.
+
+    Every objective is climbed twice, by Auto-PGD and by PGD with steps of one size. Source: Tramèr et
+    al. 2020, "On adaptive attacks to adversarial example defenses".
+
+    >>> list(Adaptive(eps=0.3, objectives=["cross_entropy", "margin"]).stages)
+    ['apgd cross_entropy', 'pgd cross_entropy', 'apgd margin', 'pgd margin']
+    """
+
+    objectives: Items[Any] = ("cross_entropy",)
+    steps: int = 100
+    step_size: float | None = None
+    restarts: int = 1
+
+    budget: ClassVar[str | None] = "steps"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count("steps", self.steps)
+        require_count("restarts", self.restarts)
+        require(
+            isinstance(self.objectives, Items)
+            and not isinstance(self.objectives, str)
+            and any(self.objectives),
+            f"objectives must be a list with at least one objective. Received: {self.objectives!r}.",
+        )
+        object.__setattr__(self, "objectives", tuple(map(get_objective, self.objectives)))
+
+    @property
+    def stages(self) -> dict[str, Attack]:
+        common = {**self.shared, "steps": self.steps, "restarts": self.restarts}
+        stages: dict[str, Attack] = {}
+        for objective in self.objectives:
+            stages[f"apgd {objective.label}"] = APGD(loss=objective, **common)
+            stages[f"pgd {objective.label}"] = PGD(loss=objective, step_size=self.step_size, **common)
+        return stages
+
+    @classmethod
+    def options_for(cls, model: keras.Model) -> dict[str, Any]:
+        declared = getattr(model, "adaptive", None)
+        require(
+            bool(declared),
+            "The model declares no adaptive objectives. Give them: Adaptive(eps=..., objectives=[...]), or "
+            "set model.adaptive.",
+        )
+        return {"objectives": declared}

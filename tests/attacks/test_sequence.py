@@ -1,0 +1,114 @@
+"""Attacks made of others: AutoAttack's versions, and the adaptive attack."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from keras_robust.attacks import APGD, PGD, Adaptive, APGDTargeted, Attack, AutoAttack, FABTargeted, Square
+from keras_robust.attacks.sequence import Sequence
+from keras_robust.errors import InputError
+from keras_robust.models.precision import bfloat16_copy
+from keras_robust.zoo import load
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inverts(Attack):
+    """Inverts the images of one class, and remembers which it was shown."""
+
+    label: int = 0
+    seen: ClassVar[list[Any]] = []
+
+    def _run(self, model, images, labels, targets, key):
+        self.seen.append(labels)
+        return np.where((labels == self.label)[:, None, None, None], 1 - images, images)
+
+
+class Chain(Sequence):
+    @property
+    def stages(self):
+        return {str(label): Inverts(eps=self.eps, label=label) for label in (0, 1)}
+
+
+def test_a_stage_is_made_on_what_still_stands(digits_classifier, digits):
+    images, labels = digits[0][:200], digits[1][:200]
+    right = digits_classifier(images).numpy().argmax(-1) == labels
+    images, labels = images[right], labels[right]
+    fooled = digits_classifier(1 - images).numpy().argmax(-1) != labels
+    Inverts.seen.clear()
+    adversarial = Chain(eps=1.0)(digits_classifier, images, labels, batch_size=500)
+    first, second = Inverts.seen
+    np.testing.assert_array_equal(first, labels)
+    np.testing.assert_array_equal(second, labels[~(fooled & (labels == 0))])
+    assert len(second) < len(first)
+    inverted = np.abs(adversarial - (1 - images)).max(axis=(1, 2, 3)) == 0
+    np.testing.assert_array_equal(inverted, np.isin(labels, (0, 1)) & (fooled | (labels == 1)))
+
+
+def test_the_standard_version_has_its_authors_settings():
+    common = {"eps": 0.1, "norm": "l2"}
+    assert AutoAttack(**common).stages == {
+        "apgd-ce": APGD(loss="cross_entropy", steps=100, restarts=1, **common),
+        "apgd-t": APGDTargeted(loss="dlr", steps=100, classes=9, restarts=1, **common),
+        "fab-t": FABTargeted(steps=100, classes=9, restarts=1, **common),
+        "square": Square(queries=5000, p_init=0.8, rescale=False, **common),
+    }
+
+
+def test_the_other_versions():
+    plus, rand, fast = (AutoAttack(eps=0.1, version=name).stages for name in ("plus", "rand", "fast"))
+    assert list(plus) == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
+    assert [getattr(stage, "restarts", 1) for stage in plus.values()] == [5, 5, 5, 1, 1, 1]
+    assert [(stage.loss, stage.samples) for stage in rand.values()] == [("cross_entropy", 20), ("dlr", 20)]
+    assert "bfloat16" in {stage.search_dtype for stage in fast.values()}
+    with pytest.raises(InputError, match="Unknown version of AutoAttack"):
+        AutoAttack(eps=0.1, version="standart")
+
+
+def test_options_reach_every_stage():
+    stages = AutoAttack(eps=0.1, bounds=(-1.0, 1.0), jit_compile=False).stages.values()
+    assert all(stage.bounds == (-1.0, 1.0) and stage.jit_compile is False for stage in stages)
+
+
+def test_the_adaptive_attack_climbs_each_objective():
+    loss = {"name": "weighted", "objectives": ["cross_entropy", "kl"], "weights": [1.0, 6.0]}
+    attack = Adaptive(eps=0.3, objectives=["cross_entropy", loss], steps=7, step_size=0.1, restarts=2)
+    assert list(attack.stages) == [
+        "apgd cross_entropy",
+        "pgd cross_entropy",
+        "apgd 1 cross_entropy + 6 kl",
+        "pgd 1 cross_entropy + 6 kl",
+    ]
+    assert attack.stages["apgd 1 cross_entropy + 6 kl"] == APGD(
+        eps=0.3, loss=attack.objectives[1], steps=7, restarts=2
+    )
+    assert attack.stages["pgd cross_entropy"].step() == 0.1
+    assert type(attack.stages["pgd cross_entropy"]) is PGD
+
+
+def test_a_classifier_brings_its_objectives():
+    assert Adaptive.options_for(load("trades_digits"))["objectives"][1]["name"] == "weighted"
+
+
+@pytest.mark.parametrize("objectives", [[], "cross_entropy", None, [{"name": "crossentropy"}]])
+def test_bad_objectives_are_told(objectives):
+    with pytest.raises(InputError, match="objective"):
+        Adaptive(eps=0.1, objectives=objectives)
+
+
+def test_a_search_in_bfloat16_follows_the_weights_and_gives_float32_logits(build_conv_classifier):
+    model = build_conv_classifier()
+    images = np.random.default_rng(0).random((6, 8, 8, 1), np.float32)
+    copy = bfloat16_copy(model)
+    assert bfloat16_copy(model) is copy and copy(images).dtype == "float32"
+    difference = np.abs(copy(images) - model(images)).max()
+    assert 0 < difference < 0.05, "reduced precision, the same function"
+    model.set_weights([2 * weight for weight in model.get_weights()])
+    assert np.abs(bfloat16_copy(model)(images) - model(images)).max() < 0.2
+    assert all(layer.compute_dtype == "float32" for layer in model._flatten_layers())
+    labels = np.zeros(6, "int32")
+    attack = PGD(eps=0.2, steps=3, search_dtype="bfloat16")
+    moved = attack(model, images, labels)
+    assert moved.dtype == np.float32 and np.abs(moved - images).max() <= 0.2 + 1e-6
+    assert not np.array_equal(moved, PGD(eps=0.2, steps=3)(model, images, labels))
