@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from rich.table import Table
 
 from keras_robust.attacks import Attack
 from keras_robust.errors import require
@@ -19,13 +20,22 @@ from keras_robust.files import replacing, write_text
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracies in percent by model name at each of `eps`."""
+    """Accuracies in percent at each of `eps`, by model or by attack."""
 
     eps: list[float]
     accuracy: dict[str, list[float]]
 
+    def table(self) -> Table:
+        """The curve as a table for the terminal."""
+        table = Table()
+        for column in ("eps", *self.accuracy):
+            table.add_column(column, justify="right")
+        for eps, *values in zip(self.eps, *self.accuracy.values(), strict=True):
+            table.add_row(f"{eps:g}", *[f"{value:.2f}" for value in values])
+        return table
+
     def to_csv(self, path: Path | str) -> Path:
-        """Write one row an eps, one column a model."""
+        """Write one row an eps, one column a model or attack."""
         text = io.StringIO()
         rows = csv.writer(text)
         rows.writerow(["eps", *self.accuracy])
@@ -79,6 +89,45 @@ def accuracy_curve(
     for radius in eps:
         at_radius = replace(attack, eps=float(radius))
         for name, model in models.items():
-            report = evaluate(model, examples, {"attack": at_radius}, eps=radius, seed=seed, progress=False)
+            report = evaluate(
+                model, examples, {"attack": at_radius}, eps=radius, seed=seed, checks=False, progress=False
+            )
             found[name].append(report.accuracy["attack"])
+    return Curve([float(radius) for radius in eps], found)
+
+
+def sweep(
+    model: keras.Model,
+    examples_from: Any,
+    attacks: Sequence[str],
+    eps: Sequence[float],
+    *,
+    directory: Path | str | None = None,
+    **options: Any,
+) -> Curve:
+    """Accuracy of a model under each attack, and under all of them together, at each radius.
+
+    Args:
+        model, examples_from: as in `evaluate`.
+        attacks: short names.
+        eps: radii >= 0, in the units of the images.
+        directory: keep the evaluation of each radius there; with `resume=True` what is there is not
+            made again.
+        options: of `evaluate`.
+
+    >>> import keras_robust as kr
+    >>> model = kr.models.build("small_cnn")
+    >>> curve = sweep(model, "digits", ["fgsm"], [0.0, 0.1], examples=20, progress=False)
+    >>> list(curve.accuracy)
+    ['clean', 'fgsm', 'worst case']
+    """
+    require(len(eps) > 0, "Give at least one eps.")
+    found: dict[str, list[float]] = {}
+    for radius in eps:
+        place = None if directory is None else Path(directory) / f"eps-{radius:g}"
+        report = evaluate(model, examples_from, attacks, eps=radius, directory=place, checks=False, **options)
+        for name, accuracy in {**report.accuracy, "worst case": report.worst_case}.items():
+            found.setdefault(name, []).append(accuracy)
+        if place is not None:
+            report.to_json(place / "report.json")
     return Curve([float(radius) for radius in eps], found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,41 +13,63 @@ from keras_robust.errors import InputError, require, unknown_name
 CLEAN = "clean"
 
 
-def attack_named(name: str, threat: Mapping[str, Any]) -> attacks.Attack | None:
+def attack_named(name: str, threat: Mapping[str, Any], model: Any = None) -> attacks.Attack | None:
     """The attack that a short name stands for; None for "clean".
 
     Args:
-        name: a registered attack's name with dashes, and "-N" for its budget: steps of a gradient
-            attack, queries of a search.
+        name: a registered attack's name with dashes, then its variant if it has any, and "-N" for its
+            budget: steps of a gradient attack, queries of a search.
         threat: `{"norm": ..., "eps": ..., "step_size": ...}`; without a step size gradient attacks take
-            steps of 2.5 eps / N.
+            steps of 2.5 eps / N. A minimum-norm attack looks for the nearest image whatever its distance,
+            in a norm of its own if it knows no other.
+        model: what it is to be made on, for an attack that takes options from the model.
 
     >>> attack_named("pgd-40", {"norm": "linf", "eps": 0.3, "step_size": 0.01}).steps
     40
+    >>> attack_named("autoattack-fast", {"norm": "linf", "eps": 0.3}).version
+    'fast'
     """
     if name == CLEAN:
         return None
-    match = re.fullmatch(r"(?P<attack>[a-z][a-z_-]*?)(-(?P<budget>\d+))?", name)
-    key = match["attack"].replace("-", "_") if match else name
-    if match is None or key not in attacks.attacks:
+    cls, stated = _parse(name)
+    known = cls.__dataclass_fields__
+    options = {"norm": threat["norm"]}
+    if not cls.minimal:
+        options["eps"] = threat["eps"]
+    elif threat["norm"] not in cls.norms:
+        options["norm"] = cls.norms[0]
+    if cls.budget == "steps" and "step_size" in known and threat.get("step_size") is not None:
+        options["step_size"] = threat["step_size"]
+    return cls(**{**options, **cls.options_for(model), **stated})
+
+
+def _parse(name: str) -> tuple[type[attacks.Attack], dict[str, Any]]:
+    """The class that a short name begins with, and the options that the rest of it states."""
+    for key in sorted(attacks.attacks, key=len, reverse=True):
+        if match := re.fullmatch(rf"{key.replace('_', '-')}(-(?P<variant>[a-z]+))?(-(?P<budget>\d+))?", name):
+            break
+    else:
         raise unknown_name("attack", name, [CLEAN, *(_example(known) for known in attacks.attacks)])
-    cls = attacks.attacks[key]
-    options = {"eps": threat["eps"], "norm": threat["norm"]}
+    cls, plain = attacks.attacks[key], key.replace("_", "-")
+    stated: dict[str, Any] = {}
+    if match["variant"]:
+        if cls.variant is None:
+            raise InputError(f"{name}: {key} has no variants. Write {plain}.")
+        stated[cls.variant] = match["variant"]
     if match["budget"]:
         if cls.budget is None:
-            raise InputError(f"{name}: {key} takes no number. Write {key.replace('_', '-')}.")
-        options[cls.budget] = int(match["budget"])
-    has_step_size = cls.budget == "steps" and "step_size" in cls.__dataclass_fields__
-    if has_step_size and threat.get("step_size") is not None:
-        options["step_size"] = threat["step_size"]
-    return cls(**options)
+            raise InputError(f"{name}: {key} takes no number. Write {plain}.")
+        stated[cls.budget] = int(match["budget"])
+    return cls, stated
 
 
-def named_attacks(wanted: Any, threat: Mapping[str, Any]) -> dict[str, attacks.Attack | None]:
+def named_attacks(
+    wanted: Any, threat: Mapping[str, Any], model: Any = None
+) -> dict[str, attacks.Attack | None]:
     """Resolve a list of short names and attack objects, or a mapping from names to attacks."""
     named: dict[str, attacks.Attack | None] = {CLEAN: None}
     for name, item in _items(wanted):
-        attack = attack_named(item, threat) if isinstance(item, str) else item
+        attack = attack_named(item, threat, model) if isinstance(item, str) else item
         require(
             isinstance(attack, attacks.Attack) or (name == CLEAN and attack is None),
             f"An attack is a short name or an Attack. Received: {item!r}.",
@@ -69,24 +92,42 @@ def _items(wanted: Any) -> Iterable[tuple[str, Any]]:
 
 def short_name(attack: attacks.Attack) -> str:
     """The short name of an attack object, for example "pgd-40"."""
-    name = attacks.attacks.name_of(type(attack)).replace("_", "-")
-    return f"{name}-{getattr(attack, attack.budget)}" if attack.budget else name
+    parts = [attacks.attacks.name_of(type(attack)).replace("_", "-")]
+    for option in (attack.variant, attack.budget):
+        if option and (option == attack.budget or getattr(attack, option) != _default(attack, option)):
+            parts.append(str(getattr(attack, option)))
+    return "-".join(parts)
+
+
+def _default(attack: attacks.Attack, option: str) -> Any:
+    return attack.__dataclass_fields__[option].default
 
 
 def settings(attack: attacks.Attack) -> dict[str, Any]:
-    """The settings a report states: the attack's plain options, and the step size in use."""
-    config = attack.get_config()
-    plain = {
-        key: value
-        for key, value in config.items()
-        if isinstance(value, (int, float, str)) and key not in _UNSAID
+    """The settings a report states: the attack's options as plain data, and the step size in use."""
+    stated = {
+        key: _plain(value)
+        for key, value in attack.get_config().items()
+        if key not in _UNSAID and value is not None and value != math.inf
     }
     if hasattr(attack, "step"):
-        plain["step_size"] = attack.step()
-    return plain
+        stated["step_size"] = attack.step()
+    return stated
 
 
-_UNSAID = ("jit_compile", "targeted")
+_UNSAID = ("jit_compile", "targeted", "bounds")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    objective = attacks.get_objective(value)
+    try:
+        return attacks.to_config(objective)
+    except InputError:  # one without a name: a callable, or a loss
+        return objective.label
 
 
 def _example(key: str) -> str:

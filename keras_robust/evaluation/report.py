@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.table import Table
@@ -13,27 +14,100 @@ from rich.table import Table
 from keras_robust.errors import InputError
 from keras_robust.files import write_text
 
+_DIGITS = 6  # of a distance in a file: pixels have 8 bits
+
+
+class Stage(NamedTuple):
+    """Where a sequence of attacks stood after one of them.
+
+    standing: `(N,)` bool, True where the example had survived so far.
+    black_box: whether this attack saw no gradients.
+    """
+
+    standing: np.ndarray
+    black_box: bool = False
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all examples that stood, in percent."""
+        return 100.0 * float(self.standing.mean())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "accuracy": self.accuracy,
+            "black_box": self.black_box,
+            "standing": to_bits(self.standing),
+        }
+
 
 @dataclass(frozen=True)
 class Outcome:
     """One attack on every example.
 
     Attributes:
-        correct: `(N,)` bool, True where the example is classified rightly before and after the attack.
+        correct: `(N,)` bool, True where the example is classified rightly before and after the attack; of
+            a minimum-norm attack, where nothing misclassified was found inside the ball.
         options: the attack's settings as they were used.
         black_box: whether the attack saw no gradients.
         seconds: how long it took.
+        stages: of a sequence of attacks, where it stood after each.
+        distances: of a minimum-norm attack, `(N,)` by measure ("linf", "l2", and "rms" per pixel), NaN
+            where the example was misclassified to begin with or nothing was found.
+        counted: whether the attack keeps to the threat model of the report, and so to the worst case.
     """
 
     correct: np.ndarray
     options: dict[str, Any] = field(default_factory=dict)
     black_box: bool = False
     seconds: float = 0.0
+    stages: dict[str, Stage] = field(default_factory=dict)
+    distances: dict[str, np.ndarray] = field(default_factory=dict)
+    counted: bool = True
 
     @property
     def accuracy(self) -> float:
         """Share of all examples that stand, in percent."""
         return 100.0 * float(self.correct.mean())
+
+    @property
+    def distance_summary(self) -> dict[str, dict[str, float]]:
+        """Mean and median by measure over the examples for which a misclassified image was found."""
+        found = {name: values[~np.isnan(values)] for name, values in self.distances.items()}
+        return {
+            name: {"mean": float(values.mean()), "median": float(np.median(values))}
+            for name, values in found.items()
+            if values.size
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, which `from_dict` takes back."""
+        return {
+            "correct": to_bits(self.correct),
+            "options": self.options,
+            "black_box": self.black_box,
+            "counted": self.counted,
+            "seconds": self.seconds,
+            "stages": {name: stage.to_dict() for name, stage in self.stages.items()},
+            "distance_summary": self.distance_summary,
+            "distances": {name: to_numbers(values) for name, values in self.distances.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Outcome:
+        """The outcome of `to_dict`."""
+        return cls(
+            from_bits(values["correct"]),
+            values["options"],
+            values["black_box"],
+            values["seconds"],
+            {
+                name: Stage(from_bits(stage["standing"]), stage["black_box"])
+                for name, stage in values["stages"].items()
+            },
+            {name: from_numbers(numbers) for name, numbers in values["distances"].items()},
+            values["counted"],
+        )
 
 
 @dataclass(frozen=True)
@@ -44,7 +118,10 @@ class Report:
         outcomes: by attack name, in the order they ran; "clean" is the accuracy without an attack.
         threat: `{"norm": ..., "eps": ...}` of the attacks.
         indices: which examples of the test set, or of the arrays given.
-        flags: warnings of the masking checks, each one sentence.
+        flags: warnings of the masking checks.
+        probes: what the checks measured for themselves, by name.
+        shard: "3/16" if these are only the blocks of one shard, else "".
+        total: number of examples of all shards together.
         model, dataset, seed, batch_size, versions: what repeats it.
     """
 
@@ -52,6 +129,9 @@ class Report:
     threat: dict[str, Any]
     indices: np.ndarray
     flags: list[str]
+    probes: dict[str, float] = field(default_factory=dict)
+    shard: str = ""
+    total: int = 0
     model: str = ""
     dataset: str = ""
     seed: int = 0
@@ -70,19 +150,21 @@ class Report:
 
     @property
     def standing(self) -> np.ndarray:
-        """`(N,)` bool, True where the example survives every attack."""
-        return np.logical_and.reduce([outcome.correct for outcome in self.outcomes.values()])
+        """`(N,)` bool, True where the example survives every attack that keeps to the threat model."""
+        counted = [outcome.correct for outcome in self.outcomes.values() if outcome.counted]
+        return np.logical_and.reduce(counted)
 
     @property
     def worst_case(self) -> float:
-        """Share of the examples that survive every attack, in percent."""
+        """Share of the examples that survive every attack that keeps to the threat model, in percent."""
         return 100.0 * float(self.standing.mean())
 
     def table(self) -> Table:
         """The report as a table for the terminal."""
         norm, eps = self.threat["norm"], self.threat["eps"]
         title = f"{self.model or 'model'} on {self.examples} examples of {self.dataset or 'the data given'}"
-        table = Table(title=f"{title}, {norm} eps {eps:.4g}")
+        shard = f", shard {self.shard}" if self.shard else ""
+        table = Table(title=f"{title}, {norm} eps {eps:.4g}{shard}")
         table.add_column("attack")
         table.add_column("accuracy %", justify="right")
         table.add_column("seconds", justify="right")
@@ -90,7 +172,10 @@ class Report:
         for name, outcome in self.outcomes.items():
             options = [item for item in outcome.options.items() if item not in self.threat.items()]
             settings = ", ".join(f"{key}={_short(value)}" for key, value in options)
-            table.add_row(name, f"{outcome.accuracy:.2f}", f"{outcome.seconds:.1f}", settings)
+            mark = "" if outcome.counted else " (another ball)"
+            table.add_row(name + mark, f"{outcome.accuracy:.2f}", f"{outcome.seconds:.1f}", settings)
+            for row in _details(outcome):
+                table.add_row(*row, style="dim")
         table.add_section()
         seconds = sum(outcome.seconds for outcome in self.outcomes.values())
         table.add_row("[bold]worst case[/bold]", f"[bold]{self.worst_case:.2f}[/bold]", f"{seconds:.1f}", "")
@@ -99,24 +184,12 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, which `from_dict` takes back; outcomes hold a string of 0 and 1 an example."""
         return {
-            "model": self.model,
-            "dataset": self.dataset,
-            "threat": self.threat,
+            **{name: getattr(self, name) for name in _PLAIN},
             "examples": self.examples,
-            "seed": self.seed,
-            "batch_size": self.batch_size,
             "accuracy": self.accuracy,
             "worst_case": self.worst_case,
-            "flags": self.flags,
-            "versions": self.versions,
             "indices": self.indices.tolist(),
-            "outcomes": {
-                name: {
-                    **asdict(outcome),
-                    "correct": "".join("01"[value] for value in outcome.correct.astype(int)),
-                }
-                for name, outcome in self.outcomes.items()
-            },
+            "outcomes": {name: outcome.to_dict() for name, outcome in self.outcomes.items()},
         }
 
     def to_json(self, path: Path | str) -> Path:
@@ -127,14 +200,8 @@ class Report:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Report:
         """The report of `to_dict`."""
-        outcomes = {
-            name: Outcome(**{**outcome, "correct": np.array([bit == "1" for bit in outcome["correct"]])})
-            for name, outcome in values["outcomes"].items()
-        }
-        kept = {
-            key: values[key]
-            for key in ("model", "dataset", "threat", "seed", "batch_size", "flags", "versions")
-        }
+        outcomes = {name: Outcome.from_dict(outcome) for name, outcome in values["outcomes"].items()}
+        kept = {name: values[name] for name in _PLAIN}
         return cls(outcomes=outcomes, indices=np.array(values["indices"], "int64"), **kept)
 
     @classmethod
@@ -144,6 +211,48 @@ class Report:
             return cls.from_dict(json.loads(Path(path).read_text()))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is not a report: {error!r}.") from error
+
+
+_PLAIN = (
+    "model",
+    "dataset",
+    "threat",
+    "seed",
+    "batch_size",
+    "shard",
+    "total",
+    "flags",
+    "probes",
+    "versions",
+)
+
+
+def to_bits(values: np.ndarray) -> str:
+    """A string of 0 and 1, one an example."""
+    return "".join("01"[value] for value in values.astype(int))
+
+
+def from_bits(text: str) -> np.ndarray:
+    """The `(N,)` bool array of `to_bits`."""
+    return np.array([bit == "1" for bit in text], bool)
+
+
+def to_numbers(values: np.ndarray) -> list[float | None]:
+    """Numbers for JSON, which has no NaN."""
+    return [None if np.isnan(value) else round(float(value), _DIGITS) for value in values]
+
+
+def from_numbers(numbers: list[float | None]) -> np.ndarray:
+    """The `(N,)` float array of `to_numbers`."""
+    return np.array([np.nan if number is None else number for number in numbers], float)
+
+
+def _details(outcome: Outcome) -> Iterator[tuple[str, ...]]:
+    """Rows below an attack's: its stages, or its distances."""
+    for name, stage in outcome.stages.items():
+        yield f"  {name}", f"{stage.accuracy:.2f}", "", "after this stage"
+    for name, summary in outcome.distance_summary.items():
+        yield f"  {name}", "", "", ", ".join(f"{key} {value:.4f}" for key, value in summary.items())
 
 
 def _short(value: Any) -> str:

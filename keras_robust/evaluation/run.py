@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from keras_robust import data
-from keras_robust.attacks import Attack, classify
-from keras_robust.errors import InputError, require
-from keras_robust.evaluation.checks import warnings
+from keras_robust.attacks import Attack
+from keras_robust.errors import require
+from keras_robust.evaluation import blocks
+from keras_robust.evaluation.checks import Evidence, warnings
+from keras_robust.evaluation.ledger import Ledger
 from keras_robust.evaluation.naming import CLEAN, named_attacks, settings
-from keras_robust.evaluation.report import Outcome, Report
+from keras_robust.evaluation.placement import Replica, on_replicas, replicas
+from keras_robust.evaluation.probes import MOST, probe
+from keras_robust.evaluation.progress import Begin
+from keras_robust.evaluation.progress import progress as bars
+from keras_robust.evaluation.report import Outcome, Report, Stage
+from keras_robust.evaluation.shards import Shard
+from keras_robust.evaluation.source import Examples, examples_of, threat_of
 from keras_robust.models.precision import in_float32
 from keras_robust.threat import ThreatModel
-from keras_robust.validation import check_images, check_labels, check_logits
+from keras_robust.validation import check_logits
+from keras_robust.versions import versions
 
 
 def evaluate(
@@ -34,6 +40,11 @@ def evaluate(
     examples: int | None = None,
     seed: int = 0,
     batch_size: int = 128,
+    checks: bool = True,
+    directory: Path | str | None = None,
+    resume: bool = False,
+    shard: str | None = None,
+    strategy: Any = None,
     progress: bool = True,
 ) -> Report:
     """Accuracy of `model` under each attack on one set of examples, and under all of them together.
@@ -41,21 +52,27 @@ def evaluate(
     Args:
         model: maps images in [0, 1] to logits `(B, K)`; evaluated in float32, left unchanged.
         examples_from: `(images, labels)`, or the name of a dataset, whose test set is taken.
-        attacks: short names ("pgd-40": 40 steps, "square-5000": 5000 queries), `Attack` objects, or a
-            mapping from names to attacks. "clean" is always reported.
+        attacks: short names ("pgd-40": 40 steps, "square-5000": 5000 queries, "autoattack"), `Attack`
+            objects, or a mapping from names to attacks. "clean" is always reported.
         eps, norm, step_size: the threat model; by default that of the model's card. Gradient attacks
             without a step size take 2.5 eps / steps.
         examples: evaluate a random subset of this size, drawn with `seed`; None: all.
         seed: of the subset and of the attacks.
-        batch_size: examples attacked at once.
+        batch_size: examples attacked at once; with `seed` it determines the attacks' random numbers.
+        checks: probe the model for signs that its numbers may not hold, in a few seconds.
+        directory: keep what is found there, block by block; None: keep nothing.
+        resume: go on with what `directory` holds of this very evaluation.
+        shard: "i/n": evaluate only every n-th block; `merge` makes one report of all.
+        strategy: a `tf.distribute.Strategy` on whose devices of this host the blocks are shared out.
         progress: show progress and time left on the terminal.
 
     Returns:
-        Report: each attack runs on all examples that are classified rightly without it.
+        Report: each attack runs on all examples that are classified rightly without it. It does not
+        depend on shards, devices, or on having been resumed.
 
     Raises:
         InputError: unknown attack or dataset, no eps, images or labels of a wrong kind, a model that
-            outputs probabilities.
+            outputs probabilities, a directory with another evaluation.
 
     >>> import keras_robust as kr
     >>> model = kr.models.build("small_cnn")
@@ -71,119 +88,109 @@ def evaluate(
         isinstance(batch_size, int) and batch_size >= 1,
         f"batch_size must be an integer >= 1. Received: {batch_size!r}.",
     )
-    threat = _threat(model, eps, norm, step_size)
-    named = named_attacks(attacks, threat)
-    images, labels, indices = _examples(model, examples_from, examples, seed)
+    threat = threat_of(model, eps, norm, step_size)
+    named = named_attacks(attacks, threat, model)
+    taken = examples_of(model, examples_from, examples, seed)
+    part = Shard.parse(shard)
+    rows = part.blocks(len(taken.labels), batch_size)
+    name = getattr(getattr(model, "card", None), "name", "") or model.name
     model = in_float32(model)
-    check_logits(model(images[:8], training=False))
-    outcomes: dict[str, Outcome] = {}
-    with _progress(progress) as advance:
-        for name, attack in named.items():
-            standing = outcomes[CLEAN].correct if outcomes else np.ones(len(labels), bool)
-            steps = _attacked(model, attack, images, labels, standing, seed=seed, batch_size=batch_size)
-            outcomes[name] = _outcome(attack, advance(name, steps, len(labels)), len(labels))
-    return Report(
-        outcomes,
-        {key: value for key, value in threat.items() if value is not None},
-        indices,
-        warnings(outcomes),
-        model=getattr(getattr(model, "card", None), "name", "") or model.name,
-        dataset=examples_from if isinstance(examples_from, str) else "",
-        seed=seed,
-        batch_size=batch_size,
-        versions=_versions(),
+    check_logits(model(taken.images[:8], training=False))
+    stated: dict[str, Any] = {
+        "model": name,
+        "dataset": examples_from if isinstance(examples_from, str) else "",
+        "threat": {key: value for key, value in threat.items() if value is not None},
+        "seed": seed,
+        "batch_size": batch_size,
+        "shard": str(part),
+        "total": len(taken.labels),
+        "versions": versions(),
+    }
+    made = {name: attack and settings(attack) for name, attack in named.items()}
+    ledger = Ledger(
+        {**stated, "attacks": made, "data": _digest(*taken), "weights": _digest(*model.weights)},
+        directory,
+        resume,
     )
+    places = replicas(model, strategy)
+    probes = _probes(model, taken, threat, seed) if checks else {}
+    outcomes: dict[str, Outcome] = {}
+    with bars(progress) as begin:
+        for name, attack in named.items():
+            clean = outcomes[CLEAN].correct if outcomes else None
+            work = _work(attack, threat, taken, rows, clean, seed)
+            found = _found(name, work, rows, ledger, places, begin)
+            outcomes[name] = _outcome(attack, threat, found)
+    flags = warnings(Evidence(outcomes, probes, sum(map(len, rows.values())))) if checks else []
+    indices = taken.indices[np.concatenate(list(rows.values()))]
+    return Report(outcomes, indices=indices, flags=flags, probes=probes, **stated)
 
 
-def _attacked(
-    model: keras.Model,
+def _work(
     attack: Attack | None,
-    images: np.ndarray,
-    labels: np.ndarray,
-    standing: np.ndarray,
-    *,
+    threat: dict[str, Any],
+    taken: Examples,
+    rows: dict[int, np.ndarray],
+    clean: np.ndarray | None,
     seed: int,
-    batch_size: int,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of each batch with whether they are classified rightly after the attack."""
-    for number, first in enumerate(range(0, len(labels), batch_size)):
-        rows = np.arange(first, min(first + batch_size, len(labels)))
-        attacked = rows[standing[rows]]
-        correct = np.zeros(len(rows), bool)
-        if attacked.size:
-            found = images[attacked]
-            if attack is not None:
-                found = attack(model, found, labels[attacked], seed=seed + number, batch_size=batch_size)
-            correct[standing[rows]] = classify(model, found, batch_size) == labels[attacked]
-        yield rows, correct
+) -> Any:
+    """What is to be done with a model and the number of a block."""
+    firsts = dict(zip(rows, np.cumsum([0, *map(len, rows.values())]), strict=False))
+
+    def work(model: keras.Model, number: int) -> blocks.Found:
+        block = rows[number]
+        images, labels = taken.images[block], taken.labels[block]
+        if attack is None or clean is None:
+            return blocks.classified(model, images, labels)
+        standing = clean[firsts[number] :][: len(block)]
+        if attack.minimal:
+            radius = threat["eps"] if attack.norm == threat["norm"] else np.inf
+            return blocks.nearest(
+                model, attack, images, labels, standing, (seed, number), min(radius, attack.eps)
+            )
+        return blocks.attacked(model, attack, images, labels, standing, (seed, number))
+
+    return work
 
 
-def _outcome(attack: Attack | None, steps: Iterator[tuple[np.ndarray, np.ndarray]], size: int) -> Outcome:
-    correct, begun = np.zeros(size, bool), time.perf_counter()
-    for rows, values in steps:
-        correct[rows] = values
-    seconds = time.perf_counter() - begun
+def _found(
+    name: str, work: Any, rows: dict[int, np.ndarray], ledger: Ledger, places: list[Replica], begin: Begin
+) -> list[blocks.Found]:
+    """What an attack found in each block, in order; what the ledger has is not done again."""
+    found = {number: kept for number in rows if (kept := ledger.get(name, number)) is not None}
+    todo = [number for number in rows if number not in found]
+    tell = begin(name, sum(map(len, rows.values())), sum(len(rows[number]) for number in found))
+    for number, result in on_replicas(work, todo, places):
+        ledger.add(name, number, result)
+        found[number] = result
+        tell(len(rows[number]))
+    return [found[number] for number in rows]
+
+
+def _outcome(attack: Attack | None, threat: dict[str, Any], found: list[blocks.Found]) -> Outcome:
+    standing = {name: np.concatenate([part.standing[name] for part in found]) for name in found[0].standing}
+    *_, correct = standing.values()
+    seconds = sum(part.seconds for part in found)
     if attack is None:
         return Outcome(correct, seconds=seconds)
-    return Outcome(correct, settings(attack), attack.black_box, seconds)
+    stages = {name: Stage(standing[name], stage.black_box) for name, stage in attack.stages.items() if name}
+    distances = {
+        name: np.concatenate([part.distances[name] for part in found]) for name in found[0].distances
+    }
+    inside = attack.norm == threat["norm"] and (attack.minimal or attack.eps <= threat["eps"])
+    return Outcome(correct, settings(attack), attack.black_box, seconds, stages, distances, inside)
 
 
-def _threat(
-    model: keras.Model, eps: float | None, norm: str | None, step_size: float | None
-) -> dict[str, Any]:
-    """The threat model asked for; what is left open is the card's, unless it is of another ball."""
-    known = getattr(getattr(model, "card", None), "threat", None) or {}
-    threat: dict[str, Any] = {"norm": norm or known.get("norm", "linf")}
-    if threat["norm"] != known.get("norm"):
-        known = {}
-    threat["eps"] = known.get("eps") if eps is None else eps
-    if threat["eps"] != known.get("eps"):
-        known = {}
-    threat["step_size"] = known.get("step_size") if step_size is None else step_size
-    if threat["eps"] is None:
-        raise InputError("The model carries no threat model: give eps, for example eps=8/255.")
-    ThreatModel(threat["norm"], threat["eps"])
-    threat["eps"] = float(threat["eps"])
-    return threat
+def _probes(model: keras.Model, taken: Examples, threat: dict[str, Any], seed: int) -> dict[str, float]:
+    """What the checks measure for themselves, on the first examples of all that are classified rightly."""
+    images, labels = taken.images[: 2 * MOST], taken.labels[: 2 * MOST]
+    right = np.flatnonzero(blocks.classified(model, images, labels).standing[""])[:MOST]
+    return probe(model, images[right], labels[right], ThreatModel(threat["norm"], threat["eps"]), seed=seed)
 
 
-def _examples(
-    model: keras.Model, source: Any, examples: int | None, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    if isinstance(source, str):
-        images, labels = data.load(source, "test", raw=True)
-    elif isinstance(source, (tuple, list)) and len(source) == 2:
-        images = check_images(source[0], shape=model.input_shape[1:])
-        labels = check_labels(source[1], model.output_shape[-1], len(images))
-    else:
-        raise InputError(
-            f"Give (images, labels) or the name of a dataset. Received: {type(source).__name__}. "
-            f"Datasets: {', '.join(data.datasets)}."
-        )
-    indices = data.subset(len(labels), examples, seed)
-    chosen = data.Arrays(images[indices], labels[indices]).as_float()
-    checked = check_images(chosen.images, shape=model.input_shape[1:])
-    return checked, check_labels(chosen.labels, model.output_shape[-1], len(checked)), indices
-
-
-@contextmanager
-def _progress(shown: bool) -> Iterator[Any]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bar:
-
-        def advance(name: str, steps: Iterator[tuple[np.ndarray, np.ndarray]], total: int) -> Iterator[Any]:
-            task = bar.add_task(name, total=total)
-            for rows, correct in steps:
-                bar.advance(task, len(rows))
-                yield rows, correct
-
-        yield advance
-
-
-def _versions() -> dict[str, str]:
-    import tensorflow as tf
-
-    import keras_robust
-
-    packages = {"keras_robust": keras_robust, "keras": keras, "tensorflow": tf, "numpy": np}
-    return {name: package.__version__ for name, package in packages.items()}
+def _digest(*values: Any) -> str:
+    """What tells two models, or two sets of examples, apart."""
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()

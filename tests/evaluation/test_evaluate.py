@@ -31,7 +31,9 @@ def few(digits):
 
 
 def quiet(model, source, *attacks, **options):
-    return evaluate(model, source, list(attacks), **{"eps": EPS, "progress": False, **options})
+    return evaluate(
+        model, source, list(attacks), **{"eps": EPS, "checks": False, "progress": False, **options}
+    )
 
 
 def test_one_gradient_step_on_a_linear_classifier_by_hand(digits_classifier, few):
@@ -55,8 +57,8 @@ def test_one_gradient_step_on_a_linear_classifier_by_hand(digits_classifier, few
 class Recorder(Attack):
     """Remembers what it was given and flips the image, which fools on some examples."""
 
-    def __call__(self, model, images, labels, targets=None, *, seed=0, batch_size=128):
-        self.calls.append((images, labels, seed))
+    def run(self, model, images, labels, targets=None, *, key):
+        self.calls.append((images, labels, key))
         return 1 - images
 
     @property
@@ -73,10 +75,10 @@ def test_attacks_run_on_all_examples_that_are_classified_rightly_and_on_no_other
     clean = report.outcomes["clean"].correct
     assert 0 < clean.sum() < len(clean), "or the test could not fail"
     for attack in (recorder, second):  # what the first has fooled is shown to the second too
-        given, answers, seeds = zip(*attack.calls, strict=True)
+        given, answers, keys = zip(*attack.calls, strict=True)
         np.testing.assert_array_equal(np.concatenate(given), images[clean])
         np.testing.assert_array_equal(np.concatenate(answers), labels[clean])
-        assert len(set(seeds)) == 3, "each batch draws for itself"
+        assert len(set(keys)) == 3, "each batch draws for itself"
     expected = clean & (digits_classifier(1 - images).numpy().argmax(-1) == labels)
     np.testing.assert_array_equal(report.outcomes["first"].correct, expected)
 
@@ -195,8 +197,14 @@ def test_hidden_gradients_are_flagged_and_honest_ones_are_not(digits_classifier,
     assert honest.accuracy["clean"] == hidden.accuracy["clean"]
     assert hidden.accuracy["pgd"] > honest.accuracy["pgd"] + 10, "the gradient is hidden"
     assert honest.flags == []
-    (flag,) = hidden.flags
-    assert flag.startswith("square leaves") and "best white-box attack pgd" in flag and "masked" in flag
+    (flag,) = (text for text in hidden.flags if text.startswith("square leaves"))
+    assert "best white-box attack pgd" in flag and "masked" in flag
+    assert any("gradient of the cross-entropy is exactly zero" in text for text in hidden.flags)
+
+
+def test_checks_may_be_left_out(digits_classifier, few):
+    report = quiet(masked(digits_classifier), few, "pgd-5", "square-100", checks=False)
+    assert report.flags == [] and report.probes == {}
 
 
 # Bad input
@@ -214,7 +222,11 @@ def build(*outputs, shape=(8, 8, 1)):
         ({"norm": "l3"}, "Unknown norm: 'l3'"),
         ({"step_size": -1.0, "attacks": "pgd-2"}, "step_size must be a finite number > 0"),
         ({"attacks": ["pdg-40"]}, "Unknown attack: 'pdg-40'. Did you mean 'pgd-40'"),
-        ({"attacks": ["square-5"], "norm": "l2"}, 'Square works in the "linf" ball'),
+        ({"shard": "0/3"}, 'A shard is "i/n" with 1 <= i <= n'),
+        ({"shard": "2"}, 'A shard is "i/n"'),
+        ({"shard": "3/3"}, "Shard 3/3 is empty: 120 examples in blocks of 128 make 1 shards at most"),
+        ({"strategy": "mirrored"}, "strategy must be a tf.distribute.Strategy"),
+        ({"attacks": "adaptive"}, "The model declares no adaptive objectives"),
         ({"batch_size": 0}, "batch_size must be an integer >= 1. Received: 0"),
         ({"examples": 0}, "examples must be in 1..120. Received: 0"),
         ({"examples": 121}, "examples must be in 1..120. Received: 121"),

@@ -1,20 +1,41 @@
 """Attacks by short names."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from keras_robust.attacks import FGSM, PGD, Attack, Square, attacks
+from keras_robust.attacks import DDN, FGSM, PGD, Attack, AutoAttack, Square, attacks
 from keras_robust.errors import InputError
 from keras_robust.evaluation import attack_named
 from keras_robust.evaluation.naming import named_attacks, settings, short_name
 
 THREAT = {"norm": "linf", "eps": 0.3, "step_size": 0.01}
+MODEL = SimpleNamespace(adaptive=[{"name": "cross_entropy"}, {"name": "margin", "confidence": 2.0}])
 
 
 @pytest.mark.parametrize("key", list(attacks))
 def test_every_attack_has_a_short_name_that_reads_back(key):
-    attack = attacks[key](eps=0.3)
+    cls = attacks[key]
+    radius = {} if cls.minimal else {"eps": 0.3}  # the nearest image, whatever its distance
+    attack = cls(norm=cls.norms[0], **radius, **cls.options_for(MODEL))
     name = short_name(attack)
-    assert "_" not in name and attack_named(name, {"norm": "linf", "eps": 0.3}) == attack
+    assert "_" not in name and attack_named(name, {"norm": cls.norms[0], "eps": 0.3}, MODEL) == attack
+
+
+def test_a_variant_is_named():
+    attack = attack_named("autoattack-fast", THREAT)
+    assert attack == AutoAttack(eps=0.3, version="fast") and short_name(attack) == "autoattack-fast"
+    assert short_name(AutoAttack(eps=0.3)) == "autoattack"
+    with pytest.raises(InputError, match="Unknown version of AutoAttack: 'fats'"):
+        attack_named("autoattack-fats", THREAT)
+    with pytest.raises(InputError, match="pgd-fast: pgd has no variants"):
+        attack_named("pgd-fast", THREAT)
+
+
+def test_a_minimum_norm_attack_keeps_to_norms_it_knows():
+    assert attack_named("ddn-10", THREAT) == DDN(steps=10)
+    assert attack_named("rays-10", {"norm": "l2", "eps": 1.0}).norm == "linf"
+    assert attack_named("fab-10", {"norm": "l2", "eps": 1.0}).norm == "l2"
 
 
 @pytest.mark.parametrize("key", list(attacks))
@@ -24,7 +45,7 @@ def test_the_budget_of_every_attack_is_set_by_the_number(key):
         with pytest.raises(InputError, match=f"{dashed}-7: {key} takes no number. Write {dashed}."):
             attack_named(f"{dashed}-7", THREAT)
     else:
-        assert getattr(attack_named(f"{dashed}-7", THREAT), budget) == 7
+        assert getattr(attack_named(f"{dashed}-7", THREAT, MODEL), budget) == 7
 
 
 def test_names_stand_for_attacks_in_the_threat_model():
@@ -96,9 +117,9 @@ def test_what_is_no_attack_or_hides_one_is_told(wanted, words):
 
 @pytest.mark.parametrize("key", list(attacks))
 def test_settings_repeat_the_attack(key):
-    attack = attacks[key](eps=0.3)
+    attack = attacks[key](eps=0.3, norm=attacks[key].norms[0])
     stated = settings(attack)
-    assert (stated["eps"], stated["norm"]) == (0.3, "linf")
+    assert (stated["eps"], stated["norm"]) == (0.3, attack.norm)
     again: Attack = attacks[key](**stated)
     assert settings(again) == stated
     if attack.budget:

@@ -1,0 +1,77 @@
+"""Blocks of examples on the devices of a distribution strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
+from queue import SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+import keras
+import tensorflow as tf
+
+from keras_robust.errors import require
+
+Block = TypeVar("Block")
+Result = TypeVar("Result")
+
+
+class Replica(NamedTuple):
+    """A model and the device that it lies on; None: wherever TensorFlow puts it."""
+
+    model: keras.Model
+    device: str | None = None
+
+    def placed(self) -> Any:
+        """A context in which operations run on the device."""
+        return nullcontext() if self.device is None else tf.device(self.device)
+
+
+def replicas(model: keras.Model, strategy: Any = None) -> list[Replica]:
+    """A copy of `model` on each device of this host that `strategy` works on; None: the model itself."""
+    if strategy is None:
+        return [Replica(model)]
+    require(
+        isinstance(strategy, tf.distribute.Strategy),
+        f"strategy must be a tf.distribute.Strategy. Received: {strategy!r}.",
+    )
+    return [_copy(model, device) for device in strategy.extended.worker_devices]
+
+
+def _copy(model: keras.Model, device: str) -> Replica:
+    with tf.device(device):
+        copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model))
+        copy.set_weights(model.get_weights())
+    return Replica(copy, device)
+
+
+def on_replicas(
+    work: Callable[[keras.Model, Block], Result], blocks: Iterable[Block], places: list[Replica]
+) -> Iterator[tuple[Block, Result]]:
+    """`work(model, block)` for every block, side by side on `places`, as they are finished."""
+    if len(places) == 1:
+        for block in blocks:
+            with places[0].placed():
+                yield block, work(places[0].model, block)
+        return
+    free: SimpleQueue[Replica] = SimpleQueue()
+    for place in places:
+        free.put(place)
+
+    def run(block: Block) -> tuple[Block, Result]:
+        place = free.get()
+        try:
+            with place.placed():
+                return block, work(place.model, block)
+        finally:
+            free.put(place)
+
+    with ThreadPoolExecutor(len(places)) as pool:
+        futures = [pool.submit(run, block) for block in blocks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()

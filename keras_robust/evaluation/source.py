@@ -1,0 +1,58 @@
+"""What an evaluation is made on: the threat model and the examples."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_robust import data
+from keras_robust.errors import InputError
+from keras_robust.threat import ThreatModel
+from keras_robust.validation import check_images, check_labels
+
+
+class Examples(NamedTuple):
+    """Images `(N, ...)` float32, labels `(N,)` int32, and which of their source they are `(N,)`."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+
+
+def threat_of(
+    model: keras.Model, eps: float | None, norm: str | None, step_size: float | None
+) -> dict[str, Any]:
+    """The threat model asked for; what is left open is the card's, unless it is of another ball."""
+    known = getattr(getattr(model, "card", None), "threat", None) or {}
+    threat: dict[str, Any] = {"norm": norm or known.get("norm", "linf")}
+    if threat["norm"] != known.get("norm"):
+        known = {}
+    threat["eps"] = known.get("eps") if eps is None else eps
+    if threat["eps"] != known.get("eps"):
+        known = {}
+    threat["step_size"] = known.get("step_size") if step_size is None else step_size
+    if threat["eps"] is None:
+        raise InputError("The model carries no threat model: give eps, for example eps=8/255.")
+    ThreatModel(threat["norm"], threat["eps"])
+    threat["eps"] = float(threat["eps"])
+    return threat
+
+
+def examples_of(model: keras.Model, source: Any, examples: int | None, seed: int) -> Examples:
+    """A random subset of a dataset's test set, or of arrays, checked against the model."""
+    if isinstance(source, str):
+        images, labels = data.load(source, "test", raw=True)
+    elif isinstance(source, (tuple, list)) and len(source) == 2:
+        images = check_images(source[0], shape=model.input_shape[1:])
+        labels = check_labels(source[1], model.output_shape[-1], len(images))
+    else:
+        raise InputError(
+            f"Give (images, labels) or the name of a dataset. Received: {type(source).__name__}. "
+            f"Datasets: {', '.join(data.datasets)}."
+        )
+    indices = data.subset(len(labels), examples, seed)
+    chosen = data.Arrays(images[indices], labels[indices]).as_float()
+    checked = check_images(chosen.images, shape=model.input_shape[1:])
+    return Examples(checked, check_labels(chosen.labels, model.output_shape[-1], len(checked)), indices)

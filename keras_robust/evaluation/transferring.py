@@ -1,0 +1,249 @@
+"""Transfer: adversarial images made on one model, shown to the others."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.table import Table
+
+from keras_robust.attacks import Attack, classify
+from keras_robust.errors import InputError, require
+from keras_robust.evaluation.naming import CLEAN, named_attacks, settings
+from keras_robust.evaluation.progress import progress as bars
+from keras_robust.evaluation.source import examples_of, threat_of
+from keras_robust.files import write_text
+from keras_robust.models.precision import in_float32
+from keras_robust.validation import check_logits
+from keras_robust.versions import versions
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Accuracies in percent on images that were made on one model and shown to every model.
+
+    Attributes:
+        names: of the models.
+        matrix: `(M, M)`, one row for the model that the images were made on, one column for the model
+            that they were shown to; the diagonal is the white-box attack.
+        clean: `(M,)` without an attack.
+        attack: its name.
+        threat: `{"norm": ..., "eps": ...}` of the attack.
+        indices: which examples of the test set, or of the arrays given.
+        options: by name of the model that was attacked, the attack's settings.
+        dataset, seed, batch_size, versions: what repeats it.
+    """
+
+    names: tuple[str, ...]
+    matrix: np.ndarray
+    clean: np.ndarray
+    attack: str
+    threat: dict[str, Any]
+    indices: np.ndarray
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    dataset: str = ""
+    seed: int = 0
+    batch_size: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def examples(self) -> int:
+        """Number of examples."""
+        return len(self.indices)
+
+    def table(self) -> Table:
+        """The matrix as a table for the terminal, the white-box attacks in bold."""
+        norm, eps = self.threat["norm"], self.threat["eps"]
+        place = f"{self.examples} examples of {self.dataset or 'the data given'}"
+        table = Table(title=f"accuracy % under {self.attack} on {place}, {norm} eps {eps:.4g}")
+        table.add_column("made on")
+        for name in self.names:
+            table.add_column(name, justify="right")
+        table.add_row(CLEAN, *[f"{value:.2f}" for value in self.clean])
+        table.add_section()
+        for source, row in zip(self.names, self.matrix, strict=True):
+            cells = zip(self.names, row, strict=True)
+            shown = (
+                f"[bold]{value:.2f}[/bold]" if name == source else f"{value:.2f}" for name, value in cells
+            )
+            table.add_row(source, *shown)
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `accuracy[source][target]` is the matrix."""
+        return {
+            "names": list(self.names),
+            "attack": self.attack,
+            "threat": self.threat,
+            "dataset": self.dataset,
+            "examples": self.examples,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "clean": self._by_name(self.clean),
+            "accuracy": self._by_name([self._by_name(row) for row in self.matrix]),
+            "options": self.options,
+            "versions": self.versions,
+            "indices": self.indices.tolist(),
+        }
+
+    def to_json(self, path: Path | str) -> Path:
+        """Write everything to a JSON file, whole or not at all."""
+        write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
+        return Path(path)
+
+    def to_csv(self, path: Path | str) -> Path:
+        """Write one row a model that was attacked, after that of the clean images; one column a target."""
+        text = io.StringIO()
+        rows = csv.writer(text)
+        rows.writerow(["made on", *self.names])
+        rows.writerow([CLEAN, *self.clean.tolist()])
+        rows.writerows([name, *row] for name, row in zip(self.names, self.matrix.tolist(), strict=True))
+        write_text(path, text.getvalue())
+        return Path(path)
+
+    def _by_name(self, values: Any) -> dict[str, Any]:
+        return dict(zip(self.names, np.asarray(values).tolist(), strict=True))
+
+
+def transfer(
+    models: Mapping[str, keras.Model],
+    examples_from: Any,
+    attack: str | Attack | Mapping[str, Attack] = "pgd-40",
+    *,
+    eps: float | None = None,
+    norm: str | None = None,
+    step_size: float | None = None,
+    examples: int | None = None,
+    seed: int = 0,
+    batch_size: int = 128,
+    progress: bool = True,
+) -> Transfer:
+    """Attack each of several models, and show what was made to all of them.
+
+    A defense whose gradients are of no use to an attacker falls to images that were made on another
+    model: a column with less off the diagonal than on it is a sign of masking.
+
+    Args:
+        models: two or more, by the names they get in the matrix; each maps images in [0, 1] to logits
+            `(B, K)`, is evaluated in float32 and left unchanged.
+        examples_from: `(images, labels)`, or the name of a dataset, whose test set is taken.
+        attack: a short name ("pgd-40"), an `Attack` object, or a mapping from one name to one attack. A
+            minimum-norm attack looks inside eps here.
+        eps, norm: the threat model; by default that of the models' cards, which must be one.
+        step_size: of gradient attacks; by default that of the card of the model attacked, else
+            2.5 eps / steps.
+        examples: take a random subset of this size, drawn with `seed`; None: all.
+        seed: of the subset and of the attack.
+        batch_size: examples attacked at once.
+        progress: show progress and time left on the terminal.
+
+    Returns:
+        Transfer: every example is attacked on every model; one that a target misclassifies without an
+        attack counts as wrong for that target.
+
+    Raises:
+        InputError: fewer than two models, models for other images or classes, cards with different
+            threat models, an attack that leaves the threat model, and whatever `evaluate` refuses.
+
+    Source: Papernot et al. 2016, "Transferability in machine learning"; Athalye et al. 2018, section 3.1.
+
+    >>> import keras_robust as kr
+    >>> models = {"cnn": kr.models.build("small_cnn"), "small": kr.models.build("small_cnn", filters=2)}
+    >>> transfer(models, "digits", "fgsm", eps=0.1, examples=20, progress=False).matrix.shape
+    (2, 2)
+    """
+    _check_models(models)
+    require(
+        isinstance(batch_size, int) and batch_size >= 1,
+        f"batch_size must be an integer >= 1. Received: {batch_size!r}.",
+    )
+    threats = {name: threat_of(model, eps, norm, step_size) for name, model in models.items()}
+    threat = _common(threats)
+    named = {name: _attack_on(model, attack, threats[name]) for name, model in models.items()}
+    taken = examples_of(next(iter(models.values())), examples_from, examples, seed)
+    models = {name: in_float32(model) for name, model in models.items()}
+    for model in models.values():
+        check_logits(model(taken.images[:8], training=False))
+    clean = _recognised(models, taken.images, taken.labels)
+    matrix = []
+    with bars(progress) as begin:
+        for source, (_, made) in named.items():
+            tell, standing = begin(source, len(clean), 0), clean.copy()
+            for number, first in enumerate(range(0, len(clean), batch_size)):
+                rows = slice(first, first + batch_size)
+                labels = taken.labels[rows]
+                found = made.run(models[source], taken.images[rows], labels, key=(seed, number))
+                standing[rows] &= _recognised(models, found, labels)
+                tell(len(labels))
+            matrix.append(100.0 * standing.mean(axis=0))
+    return Transfer(
+        tuple(models),
+        np.array(matrix),
+        100.0 * clean.mean(axis=0),
+        attack=next(name for name, _ in named.values()),
+        threat=threat,
+        indices=taken.indices,
+        options={source: settings(made) for source, (_, made) in named.items()},
+        dataset=examples_from if isinstance(examples_from, str) else "",
+        seed=seed,
+        batch_size=batch_size,
+        versions=versions(),
+    )
+
+
+def _recognised(models: Mapping[str, keras.Model], images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Which images `(B, M)` each model classifies rightly."""
+    return np.stack([classify(model, images) == labels for model in models.values()], axis=1)
+
+
+def _check_models(models: Any) -> None:
+    require(
+        isinstance(models, Mapping) and len(models) >= 2,
+        f"Give two or more models by name, as a mapping. Received: {models!r}.",
+    )
+    for name, model in models.items():
+        require(
+            isinstance(model, keras.Model) and model.built,
+            f"Each model must be a built keras.Model. Received as {name}: {model!r}.",
+        )
+    kinds = {name: (model.input_shape[1:], model.output_shape[-1]) for name, model in models.items()}
+    stated = "; ".join(f"{name}: {shape} to {classes}" for name, (shape, classes) in kinds.items())
+    require(
+        len(set(kinds.values())) == 1,
+        f"The models must take the same images and know the same number of classes. Received: {stated}.",
+    )
+
+
+def _common(threats: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The one ball in which every model is attacked."""
+    balls = {name: (threat["norm"], threat["eps"]) for name, threat in threats.items()}
+    stated = "; ".join(f"{name}: {norm} eps {eps:g}" for name, (norm, eps) in balls.items())
+    require(
+        len(set(balls.values())) == 1,
+        f"The models' cards have different threat models: give norm and eps. Received: {stated}.",
+    )
+    norm, eps = next(iter(balls.values()))
+    return {"norm": norm, "eps": eps}
+
+
+def _attack_on(model: keras.Model, wanted: Any, threat: Mapping[str, Any]) -> tuple[str, Attack]:
+    """The attack on one of the models, with its name."""
+    named = {name: attack for name, attack in named_attacks(wanted, threat, model).items() if attack}
+    if len(named) != 1:
+        raise InputError(f"Give one attack. Received: {', '.join(named) or CLEAN}.")
+    ((name, attack),) = named.items()
+    if attack.minimal:
+        attack = replace(attack, eps=min(attack.eps, threat["eps"]))
+    require(
+        attack.norm == threat["norm"] and attack.eps <= threat["eps"],
+        f"{name} leaves the threat model, {threat['norm']} eps {threat['eps']:g}: "
+        f"it attacks in {attack.norm} with eps {attack.eps:g}.",
+    )
+    return name, attack
