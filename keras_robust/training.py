@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,10 +55,11 @@ def train(
     import keras_robust as kr
 
     directory = Path(directory)
-    if strategy not in _STRATEGIES:
-        raise unknown_name("strategy", strategy, _STRATEGIES)
+    if strategy not in STRATEGIES:
+        raise unknown_name("strategy", strategy, STRATEGIES)
     _claim(recipe, directory, resume)
-    with _STRATEGIES[strategy]():
+    chosen = STRATEGIES[strategy]()
+    with chosen.scope() if chosen else nullcontext():
         defense = recipe.build()
     steps = recipe.steps_per_epoch
     epoch = _restore(defense, directory / CHECKPOINT) // steps
@@ -80,6 +82,7 @@ def train(
             raise
     classifier = recipe.classifier()
     classifier.load_weights(directory / BEST)
+    object.__setattr__(classifier, "adaptive", defense.classifier.adaptive)
     seconds = sum(row["seconds"] for row in history(directory))
     card = kr.zoo.describe(classifier, recipe.name, recipe, seconds=round(seconds))
     kr.zoo.write(directory, classifier, card)
@@ -99,10 +102,10 @@ def _restore(defense: Any, checkpoint: Path) -> int:
 def _mirrored() -> Any:
     import tensorflow as tf
 
-    return tf.distribute.MirroredStrategy().scope()
+    return tf.distribute.MirroredStrategy()
 
 
-_STRATEGIES = {"single": nullcontext, "mirrored": _mirrored}
+STRATEGIES: dict[str, Callable[[], Any]] = {"single": lambda: None, "mirrored": _mirrored}
 
 
 def history(directory: Path | str) -> list[dict[str, float]]:

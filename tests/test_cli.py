@@ -167,7 +167,7 @@ def test_evaluate_writes_what_it_prints(tmp_path):
 
 
 def test_evaluate_tells_of_masking(monkeypatch):
-    monkeypatch.setitem(evaluation.checks._entries, "always", lambda outcomes: "the number may not hold")
+    monkeypatch.setitem(evaluation.checks._entries, "always", lambda evidence: "the number may not hold")
     text = krobust("evaluate", finished_run(), "--attack", "fgsm", "--examples", 5)
     assert "warning: the number may not hold" in text
 

@@ -21,6 +21,8 @@ import keras_robust
 from keras_robust import data, models, zoo
 from keras_robust.defenses import defenses
 from keras_robust.errors import InputError
+from keras_robust.evaluation import Outcome, Report
+from keras_robust.evaluation.report import Stage
 from keras_robust.packaged import packaged
 from keras_robust.threat import NORMS
 from keras_robust.zoo.cards import Card
@@ -271,22 +273,31 @@ def test_the_card_says_what_is_known(classifier):
         seed=4,
         paper=None,
     )
-    report = SimpleNamespace(
-        accuracy={"clean": 97.0, "pgd-40": 61.0},
-        worst_case=60.5,
-        examples=200,
+    rows = np.arange(200)
+    outcomes = {
+        "clean": Outcome((rows >= 1) & (rows < 195)),
+        "autoattack": Outcome(rows < 122, stages={"apgd-ce": Stage(rows < 130), "square": Stage(rows < 122)}),
+        "ddn-100": Outcome(rows < 0, counted=False),
+    }
+    report = Report(
+        outcomes,
         dataset="digits",
+        indices=rows,
         threat={"norm": "linf", "eps": 0.1},
+        flags=["Beware."],
         seed=5,
         versions={"keras": "3.15"},
     )
     zoo.save(classifier, "mine", recipe=recipe, report=report)
     card = zoo.card("mine")
-    assert card.results == {"clean": 97.0, "pgd-40": 61.0, "worst_case": 60.5}
+    assert card.results == {"clean": 97.0, "autoattack": 61.0, "worst_case": 60.5}
+    assert card.flags == ["Beware."]
+    assert card.evaluation["stages"] == {"autoattack": {"apgd-ce": 65.0, "square": 61.0}}
     assert card.defense == "trades" and card.dataset == "digits" and card.description == "A sentence."
     assert card.threat == {"norm": "linf", "eps": 0.1, "step_size": 0.02}
     assert card.training["recipe"] == "at_digits" and card.training["seed"] == 4
-    assert card.evaluation["command"] == "krobust evaluate mine --attack pgd-40 --examples 200 --seed 5"
+    attacks = "--attack autoattack --attack ddn-100"
+    assert card.evaluation["command"] == f"krobust evaluate mine {attacks} --examples 200 --seed 5"
     assert card.architecture == ARCHITECTURE
     zoo.save(classifier, "untrained", report=report)
     assert zoo.card("untrained").threat == {"norm": "linf", "eps": 0.1}
@@ -614,3 +625,25 @@ class TestPackaged:
         logits = np.asarray(loaded(np.random.default_rng(0).random((2, *card.input_shape), np.float32)))
         assert logits.shape == (2, card.num_classes) and logits.dtype == np.float32
         assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("adaptive", "words"),
+    [
+        ([{"name": "crossentropy"}], "mine: adaptive: Unknown objective: 'crossentropy'"),
+        ([{"name": "margin", "confidense": 1.0}], "mine: adaptive: .*'confidense'"),
+        ([{"weight": 1.0}], 'mine: adaptive: .*needs a "name"'),
+    ],
+)
+def test_objectives_on_a_card_are_checked(entry, adaptive, words):
+    values = yaml.safe_load((entry / CARD).read_text())
+    (entry / CARD).write_text(yaml.safe_dump({**values, "adaptive": adaptive}))
+    with pytest.raises(InputError, match=words):
+        zoo.load("mine")
+
+
+def test_a_loaded_classifier_brings_the_objectives_of_its_card():
+    classifier = models.build("small_cnn", filters=2, hidden=4)
+    object.__setattr__(classifier, "adaptive", [{"name": "margin", "confidence": 2.0}])
+    zoo.save(classifier, "brings")
+    assert zoo.load("brings").adaptive == [{"name": "margin", "confidence": 2.0}]

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keras_robust import __version__
-from keras_robust.cli import demo, evaluate, export, recipes, train, zoo
+from keras_robust.cli import demo, evaluate, export, merge, recipes, train, transfer, zoo
 from keras_robust.errors import InputError
 
 
@@ -41,5 +41,14 @@ def main() -> None:
     """
 
 
-for command in (zoo.zoo, recipes.recipes, train.train, evaluate.evaluate, export.export, demo.demo):
+for command in (
+    zoo.zoo,
+    recipes.recipes,
+    train.train,
+    evaluate.evaluate,
+    merge.merge,
+    transfer.transfer,
+    export.export,
+    demo.demo,
+):
     main.add_command(command)

@@ -17,6 +17,13 @@ def console() -> Console:
     return Console() if Console().is_terminal else Console(width=140)
 
 
+def print_report(report: Any) -> None:
+    """An evaluation's table and warnings."""
+    console().print(report.table())
+    for flag in report.flags:
+        console().print(f"[yellow]warning[/yellow]: {flag}")
+
+
 def print_json(values: Any) -> None:
     """Data on standard output, for other programs."""
     click.echo(json.dumps(values, indent=1))

@@ -128,6 +128,13 @@ class Defense(keras.Model):
         """What is done with a perturbed batch, in order."""
         return [Move(self.loss_terms)]
 
+    def adaptive_objectives(self) -> list[dict[str, Any]]:
+        """What an attacker who knows the defense would climb: configs of objectives, to be tried in turn.
+
+        From `compile` on they stay with the classifier as `classifier.adaptive`, and so in its card.
+        """
+        return [{"name": "cross_entropy"}]
+
     def loss_terms(self, batch: Batch) -> dict[str, Any]:
         """Unweighted loss terms by name, each `(B,)` or a scalar."""
         raise NotImplementedError
@@ -184,6 +191,8 @@ class Defense(keras.Model):
         if any(_in_float16(model) for model in self.players().values()):
             main, chosen = _scaled(main), {player: _scaled(value) for player, value in chosen.items()}
         super().compile(optimizer=main, **options)
+        # Past Keras' attribute tracking, which would count plain data among the state.
+        object.__setattr__(self.classifier, "adaptive", self.adaptive_objectives())
         self.player_optimizers = chosen
         for player, model in self.players().items():
             self.optimizer_of(player).build(model.trainable_variables)

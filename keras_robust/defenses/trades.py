@@ -36,6 +36,11 @@ class TRADES(Defense):
     def __init__(self, classifier: keras.Model, adversary: Any, beta: float = 6.0, **options: Any) -> None:
         super().__init__(classifier, adversary, terms={"clean": 1.0, "robustness": beta}, **options)
 
+    def adaptive_objectives(self) -> list[dict[str, Any]]:
+        weights = [self.terms["clean"], self.terms["robustness"]]
+        loss = {"name": "weighted", "objectives": ["cross_entropy", "kl"], "weights": weights}
+        return [{"name": "cross_entropy"}, loss]
+
     def loss_terms(self, batch: Batch) -> dict[str, Any]:
         clean, adversarial = self.view(batch, "clean"), self.view(batch, "adversarial")
         return {

@@ -35,10 +35,13 @@ class Card:
         dataset: a name in `keras_robust.data.datasets`.
         defense: a name in `keras_robust.defenses.defenses`.
         threat: `{"norm", "eps", "step_size"}`, eps and step size in the units of the images.
+        adaptive: configs of the objectives that an attacker who knows the defense climbs.
         training: `{"recipe", "profile", "epochs", "seconds", "seed"}`.
         results: accuracy in percent by attack; "clean" without one, "worst_case" under all of them.
-        evaluation: `{"examples", "seed", "versions", "command"}`; the command repeats `results`.
+        evaluation: `{"examples", "seed", "versions", "stages", "command"}`; the command repeats `results`,
+            and `stages` has the accuracy after each stage of an attack such as AutoAttack.
         further: measurements on other sets of examples, each `{"examples", "results", "command"}`.
+        flags: warnings of the masking checks, of the evaluation that gave `results`.
         paper: `{"results", "source"}`, the paper's figures in percent by attack, and where they stand.
         sha256, size: of the weights file; size in bytes.
         url: http, https or file URL of the weights, if they are not beside the card.
@@ -52,10 +55,12 @@ class Card:
     dataset: str | None = None
     defense: str | None = None
     threat: dict[str, Any] | None = None
+    adaptive: list[dict[str, Any]] = field(default_factory=list)
     training: dict[str, Any] | None = None
     results: dict[str, float] = field(default_factory=dict)
     evaluation: dict[str, Any] | None = None
     further: list[dict[str, Any]] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
     paper: dict[str, Any] | None = None
     sha256: str = ""
     size: int = 0
@@ -148,7 +153,13 @@ def _training(recipe: str, profile: str, epochs: int, seed: int = 0, seconds: fl
     """What a card may say of its training."""
 
 
-def _evaluation(examples: int, command: str, seed: int = 0, versions: dict[str, Any] | None = None) -> None:
+def _evaluation(
+    examples: int,
+    command: str,
+    seed: int = 0,
+    versions: dict[str, Any] | None = None,
+    stages: dict[str, Any] | None = None,
+) -> None:
     """What a card may say of its evaluation."""
 
 

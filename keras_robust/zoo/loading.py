@@ -87,8 +87,20 @@ def _rebuilt(directory: Path, card: Card) -> LatentClassifier:
     path = fetched(directory, card)
     classifier = build(card)
     load_into(classifier, path)
-    object.__setattr__(classifier, "card", card)  # past Keras' attribute tracking
+    _check_adaptive(card)
+    for name, value in {"card": card, "adaptive": card.adaptive}.items():
+        object.__setattr__(classifier, name, value)  # past Keras' attribute tracking
     return classifier
+
+
+def _check_adaptive(card: Card) -> None:
+    from keras_robust.attacks import get_objective
+
+    for objective in card.adaptive:
+        try:
+            get_objective(objective)
+        except InputError as error:
+            raise InputError(f"{card.name}: adaptive: {error}") from error
 
 
 def _keras_file(path: Path) -> keras.Model:

@@ -100,7 +100,8 @@ def describe(
         "input_shape": list(classifier.input_shape[1:]),
         "num_classes": classifier.output_shape[-1],
     }
-    card = Card(name=name, architecture={**built_of, **shapes})
+    adaptive = list(getattr(classifier, "adaptive", []))
+    card = Card(name=name, architecture={**built_of, **shapes}, adaptive=adaptive)
     if report is not None:
         card = replace(card, **_measured(name, report))
     card = replace(card, further=[_further(name, other) for other in further])
@@ -157,19 +158,35 @@ def _measured(name: str, report: Report) -> dict[str, Any]:
     return {
         "dataset": report.dataset or None,
         "threat": dict(report.threat),
-        "results": _rounded({**report.accuracy, WORST_CASE: report.worst_case}),
+        "flags": list(report.flags),
+        "results": _rounded({**_counted(report), WORST_CASE: report.worst_case}),
         "evaluation": {
             "examples": report.examples,
             "seed": report.seed,
             "versions": dict(report.versions),
+            "stages": _stages(report),
             "command": _command(name, report, f" --examples {report.examples} --seed {report.seed}"),
         },
     }
 
 
+def _stages(report: Report) -> dict[str, dict[str, float]]:
+    """Accuracy after each stage of the attacks that have stages."""
+    return {
+        name: _rounded({stage: found.accuracy for stage, found in outcome.stages.items()})
+        for name, outcome in report.outcomes.items()
+        if outcome.stages
+    }
+
+
 def _further(name: str, report: Report) -> dict[str, Any]:
-    results = _rounded(report.accuracy)
+    results = _rounded(_counted(report))
     return {"examples": report.examples, "results": results, "command": _command(name, report)}
+
+
+def _counted(report: Report) -> dict[str, float]:
+    """Accuracy under the attacks that keep to the report's threat model."""
+    return {name: outcome.accuracy for name, outcome in report.outcomes.items() if outcome.counted}
 
 
 def _rounded(results: dict[str, float]) -> dict[str, float]:
