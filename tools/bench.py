@@ -4,161 +4,61 @@ from __future__ import annotations
 
 import json
 import logging
-import operator
 import os
 import platform
 import resource
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import bench_autoattack  # noqa: F401  (a section of its own)
 import click
 import numpy as np
+from measuring import (
+    DEFAULT_MODELS,
+    EPS,
+    MODELS,
+    SECTIONS,
+    STEP_SIZE,
+    TRAINED,
+    Row,
+    Run,
+    Setting,
+    Target,
+    build_model,
+    input_gradients,
+    interleaved,
+    not_installed,
+    random_batch,
+    ratio,
+    section,
+)
 from rich.table import Table
 
 from keras_robust.cli.output import console, import_tensorflow
 from keras_robust.errors import InputError
 from keras_robust.files import write_text
 
-_CIFAR = {"input_shape": (32, 32, 3)}
-MODELS: dict[str, dict[str, Any]] = {
-    "cnn_4c3f_64": {"name": "cnn_4c3f", "filters": 64, "hidden": 256, **_CIFAR},
-    "wrn_16_2": {"name": "wide_resnet", "depth": 16, "width": 2, **_CIFAR},
-    "small_cnn": {"name": "small_cnn", "input_shape": (8, 8, 1)},
-}
-DEFAULT_MODELS = ("cnn_4c3f_64", "wrn_16_2")
-TRAINED = ("at_mnist", "at_digits")  # zoo entries on which libraries should agree, best first
-EPS, STEP_SIZE = 8 / 255, 2 / 255
+_AGREEMENT = 1000  # images
+_MINIMUM_NORM = 100
 
 
-# What a section works with
-
-
-class Target(NamedTuple):
-    """The bound that a value should keep."""
-
-    sign: str
-    limit: float
-
-    def holds(self, value: float) -> bool:
-        return {"<=": operator.le, ">=": operator.ge}[self.sign](value, self.limit)
-
-    def __str__(self) -> str:
-        return f"{self.sign} {self.limit:g}"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured value; `low` and `high` are its extremes over the rounds, `detail` what it is made of."""
-
-    section: str
-    model: str
-    measure: str
-    value: float | None = None
-    target: Target | None = None
-    low: float | None = None
-    high: float | None = None
-    detail: str = ""
-
-    @property
-    def passed(self) -> bool | None:
-        """Whether the target is met; None if there is nothing to judge."""
-        return None if self.target is None or self.value is None else self.target.holds(self.value)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What the user chose: models by name, batch size, timed rounds, images for the agreement."""
-
-    models: tuple[str, ...] = DEFAULT_MODELS
-    batch: int = 128
-    repeats: int = 5
-    examples: int = 1000
-
-    def subjects(self) -> Iterator[tuple[str, Any, np.ndarray, np.ndarray]]:
-        """Each model with its name and one batch of images and labels."""
-        for name in self.models:
-            yield name, build_model(name), *random_batch(name, self.batch)
-
-
-Section = Callable[[Setting], Iterator[Row]]
-SECTIONS: dict[str, Section] = {}
-
-
-def section(function: Section) -> Section:
-    """Decorator that adds a section under its function's name."""
-    SECTIONS[function.__name__] = function
-    return function
-
-
-def build_model(name: str, dtype: str = "float32") -> Any:
-    """An untrained model, the same at each call."""
-    import keras
-
-    from keras_robust import models
-
-    keras.utils.set_random_seed(0)
-    return models.build(**MODELS[name], dtype=dtype)
-
-
-def random_batch(name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images `(size, H, W, C)` in [0, 1] for a model, and labels."""
-    rng = np.random.default_rng(0)
-    images = rng.random((size, *MODELS[name]["input_shape"]), dtype=np.float32)
-    return images, rng.integers(0, 10, size).astype(np.int32)
-
-
-# Timing
-
-
-Run = Callable[[], Any]
-
-
-def interleaved(runs: dict[str, Run], repeats: int) -> dict[str, np.ndarray]:
-    """Seconds of each run in each round, `(repeats,)`, after one call of each that is not timed.
-
-    The runs take turns, so that a disturbance of the machine meets them all, and every other round is
-    in reverse order.
-    """
-    for run in runs.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats):
-        for name in list(runs)[:: 1 if turn % 2 == 0 else -1]:
-            begin = time.perf_counter()
-            runs[name]()
-            seconds[name].append(time.perf_counter() - begin)
-    return {name: np.array(values) for name, values in seconds.items()}
-
-
-def ratio(over: np.ndarray, under: np.ndarray) -> dict[str, Any]:
-    """The ratio of the fastest rounds (noise only adds time), and its extremes over single rounds."""
-    rounds = over / under
-    return {
-        "value": float(over.min() / under.min()),
-        "low": float(rounds.min()),
-        "high": float(rounds.max()),
-        "detail": f"{1000 * over.min():.1f} / {1000 * under.min():.1f} ms",
-    }
-
-
-def pgd(steps: int, eps: float = EPS, step_size: float = STEP_SIZE) -> Any:
+def pgd(steps: int, eps: float = EPS, step_size: float = STEP_SIZE, **options: Any) -> Any:
     """Our attack."""
     from keras_robust import attacks
 
-    return attacks.PGD(eps=eps, steps=steps, step_size=step_size)
+    return attacks.PGD(eps=eps, steps=steps, step_size=step_size, **options)
 
 
-def our_pgd(model: Any, images: np.ndarray, labels: np.ndarray, steps: int) -> Run:
+def our_pgd(model: Any, images: np.ndarray, labels: np.ndarray, steps: int, **options: Any) -> Run:
     """Our attack on one batch, through its public call."""
-    return partial(pgd(steps), model, images, labels, batch_size=len(images))
+    return partial(pgd(steps, **options), model, images, labels, batch_size=len(images))
 
 
 # Sections
@@ -175,29 +75,6 @@ def attack(setting: Setting) -> Iterator[Row]:
         times = interleaved(runs, setting.repeats)
         compared = ratio(times["attack"], times["gradients"])
         yield Row("attack", name, "PGD-20 / 20 gradients", target=Target("<=", 1.10), **compared)
-
-
-def input_gradients(model: Any, images: np.ndarray, labels: np.ndarray, count: int) -> Run:
-    """The least that an attack of `count` steps must do, compiled."""
-    import tensorflow as tf
-
-    from keras_robust.losses import cross_entropy
-
-    @tf.function(autograph=False)
-    def gradient(images: Any, labels: Any) -> Any:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(images)
-            loss = tf.reduce_sum(cross_entropy(labels, model(images, training=False)))
-        return tape.gradient(loss, images)
-
-    batch = tf.constant(images), tf.constant(labels)
-
-    def run() -> np.ndarray:
-        for _ in range(count):
-            last = gradient(*batch)
-        return last.numpy()
-
-    return run
 
 
 @section
@@ -271,19 +148,24 @@ def precision(setting: Setting) -> Iterator[Row]:
 
 @section
 def libraries(setting: Setting) -> Iterator[Row]:
-    """PGD-10 of other libraries over ours: the same Keras model, budget and random start."""
+    """PGD-10 of other libraries over ours, in float32 as theirs, and searching in bfloat16."""
     for name, model, images, labels in setting.subjects():
         for library, (prepare, limit) in LIBRARIES.items():
-            measure = f"{library} / ours, PGD-10"
+            measure = f"{library} / ours"
             try:
                 theirs = prepare(model, images, labels, 10, EPS, STEP_SIZE)
             except ImportError:
-                yield _not_installed("libraries", name, measure)
+                yield not_installed("libraries", name, measure)
                 continue
-            runs = {"theirs": theirs, "ours": our_pgd(model, images, labels, steps=10)}
-            times = interleaved(runs, setting.repeats)
-            compared = ratio(times["theirs"], times["ours"])
-            yield Row("libraries", name, measure, target=Target(">=", limit), **compared)
+            ours = {
+                dtype: our_pgd(model, images, labels, steps=10, search_dtype=dtype)
+                for dtype in ("float32", "bfloat16")
+            }
+            times = interleaved({"theirs": theirs, **ours}, setting.repeats)
+            for dtype in ours:
+                compared = ratio(times["theirs"], times[dtype])
+                row = f"{measure} in {dtype}"
+                yield Row("libraries", name, row, target=Target(">=", limit), **compared)
 
 
 def foolbox_pgd(
@@ -373,17 +255,72 @@ def agreement(setting: Setting) -> Iterator[Row]:
             np.concatenate([foolbox_pgd(model, images[part], labels[part], 40, *budget)() for part in parts])
         )
     except ImportError:
-        yield _not_installed("agreement", name, measure)
+        yield not_installed("agreement", name, measure)
         return
     ours = accuracy(pgd(40, *budget)(model, images, labels))
     detail = f"{ours:.2f} / {theirs:.2f} % of {len(images)}"
     yield Row("agreement", name, measure, abs(ours - theirs), Target("<=", 1.0), detail=detail)
 
 
+@section
+def minimum_norm(setting: Setting) -> Iterator[Row]:
+    """Mean L2 norms that our minimum-norm attacks find against those of Foolbox's, with equal parameters."""
+    from keras_robust import attacks
+
+    examples = setting.examples or _MINIMUM_NORM
+    name, model, images, labels, _ = _trained_or_random(replace(setting, examples=examples))
+    search: dict[str, Any] = {"steps": 200, "binary_search_steps": 4, "initial_const": 1.0}
+    pairs: dict[str, tuple[Any, str, dict[str, Any]]] = {
+        "DDN-100": (attacks.DDN(steps=100), "DDNAttack", {"steps": 100}),
+        "CW-L2-200": (
+            attacks.CWL2(learning_rate=0.1, **search),
+            "L2CarliniWagnerAttack",
+            {"stepsize": 0.1, **search},
+        ),
+    }
+    for attack, (ours, theirs, options) in pairs.items():
+        measure = f"|ours / Foolbox - 1|, mean norm of {attack}, %"
+        try:
+            results = [foolbox_minimum(model, images, labels, theirs, options), ours(model, images, labels)]
+        except ImportError:
+            yield not_installed("minimum_norm", name, measure)
+            continue
+        norms, found = _mean_norms(model, images, labels, results)
+        detail = f"{norms[1]:.3f} / {norms[0]:.3f} on {found} of {len(images)} found by both"
+        value = 100 * abs(norms[1] / norms[0] - 1)
+        yield Row("minimum_norm", name, measure, value, Target("<=", 3.0), detail=detail)
+
+
+def _mean_norms(
+    model: Any, images: np.ndarray, labels: np.ndarray, results: list[np.ndarray]
+) -> tuple[list[float], int]:
+    """Mean L2 distance of each result over the images that all have broken, and how many these are."""
+    from keras_robust import attacks
+
+    # Where Foolbox finds nothing it gives a black image.
+    broken = [(attacks.classify(model, x) != labels) & x.any(axis=(1, 2, 3)) for x in results]
+    every = np.all(broken, axis=0)
+    norms = [np.sqrt(((x - images)[every] ** 2).sum(axis=(1, 2, 3))).mean() for x in results]
+    return list(map(float, norms)), int(every.sum())
+
+
+def foolbox_minimum(
+    model: Any, images: np.ndarray, labels: np.ndarray, attack: str, options: dict[str, Any]
+) -> np.ndarray:
+    import foolbox
+    import tensorflow as tf
+
+    wrapped = foolbox.TensorFlowModel(model, bounds=(0, 1))
+    adversary = getattr(foolbox.attacks, attack)(**options)
+    batch = tf.constant(images), tf.constant(labels, tf.int64)  # int64 as in foolbox_pgd
+    return np.asarray(adversary(wrapped, *batch, epsilons=None)[0])
+
+
 def _trained_or_random(setting: Setting) -> tuple[str, Any, np.ndarray, np.ndarray, tuple[float, float]]:
     """Name, model, images, labels and (eps, step size) of the first zoo entry at hand, else made up."""
     from keras_robust import data, zoo
 
+    examples = setting.examples or _AGREEMENT
     for name in TRAINED:
         try:
             model, card = zoo.load(name), zoo.card(name)
@@ -392,13 +329,9 @@ def _trained_or_random(setting: Setting) -> tuple[str, Any, np.ndarray, np.ndarr
             continue
         threat = card.threat or {}
         budget = threat["eps"], threat.get("step_size") or 2.5 * threat["eps"] / 40
-        return name, model, images[: setting.examples], labels[: setting.examples], budget
+        return name, model, images[:examples], labels[:examples], budget
     name = setting.models[0]
-    return f"{name} (random)", build_model(name), *random_batch(name, setting.examples), (EPS, STEP_SIZE)
-
-
-def _not_installed(section: str, model: str, measure: str) -> Row:
-    return Row(section, model, measure, detail="not installed (pip install keras-robust[bench])")
+    return f"{name} (random)", build_model(name), *random_batch(name, examples), (EPS, STEP_SIZE)
 
 
 @section
@@ -487,7 +420,7 @@ _POSITIVE = click.IntRange(min=1)
 
 
 def _help() -> str:
-    lines = [f"  {name:<10} {function.__doc__}" for name, function in SECTIONS.items()]
+    lines = [f"  {name:<12} {function.__doc__}" for name, function in SECTIONS.items()]
     return "\n".join(["\b", "Sections:", *lines])
 
 
@@ -496,7 +429,8 @@ def _help() -> str:
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Also write this file.")
 @click.option("--batch", default=128, show_default=True, type=_POSITIVE, help="Images in a batch.")
 @click.option("--repeats", default=5, show_default=True, type=_POSITIVE, help="Timed rounds.")
-@click.option("--examples", default=1000, show_default=True, type=_POSITIVE, help="Images for the agreement.")
+@click.option("--seeds", default=3, show_default=True, type=_POSITIVE, help="Runs of AutoAttack.")
+@click.option("--examples", type=_POSITIVE, help="Images for agreement [1000] and autoattack [128].")
 @click.option(
     "--models",
     "-m",
@@ -511,7 +445,8 @@ def main(
     path: Path | None,
     batch: int,
     repeats: int,
-    examples: int,
+    seeds: int,
+    examples: int | None,
     models: tuple[str, ...],
 ) -> None:
     """Measure ratios: every SECTION, or those named.
@@ -521,7 +456,7 @@ def main(
     """
     import_tensorflow()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # deprecations inside the libraries
-    setting = Setting(models, batch, repeats, examples)
+    setting = Setting(models, batch, repeats, seeds, examples)
     rows: list[Row] = []
     for name in sections or SECTIONS:
         with console().status(name):

@@ -14,7 +14,7 @@ from keras_robust.cli.output import console
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = 1000  # of the headline: the same for every attack on it
-HEADLINE = ("pgd-40", "cw-40", "apgd-100", "square-5000")
+HEADLINE = ("pgd-40", "cw-40", "autoattack", "adaptive-100")
 WHOLE = ("pgd-40",)  # also on the whole test set
 
 
@@ -25,7 +25,7 @@ WHOLE = ("pgd-40",)  # also on the whole test set
 def make_zoo(names: tuple[str, ...], profile: str, runs: Path) -> None:
     """Make the zoo entries NAMES from the recipes of the same names.
 
-    A run that is there is taken as it is, one that was begun goes on.
+    A run that is there is taken as it is, and so is its evaluation; what was begun goes on.
     """
     for name in names:
         recipe = kr.recipes.load(name, profile)
@@ -33,8 +33,10 @@ def make_zoo(names: tuple[str, ...], profile: str, runs: Path) -> None:
         training.train(recipe, directory, resume=True)
         model, trained = kr.zoo.open_model(directory)
         size = len(data.load(recipe.dataset, "test", raw=True).labels)
-        headline = kr.evaluate(model, recipe.dataset, HEADLINE, examples=min(EXAMPLES, size))
-        further = [] if size <= EXAMPLES else [kr.evaluate(model, recipe.dataset, WHOLE)]
+        kept = {"directory": directory / "headline", "resume": True}
+        headline = kr.evaluate(model, recipe.dataset, HEADLINE, examples=min(EXAMPLES, size), **kept)
+        kept = {"directory": directory / "whole", "resume": True}
+        further = [] if size <= EXAMPLES else [kr.evaluate(model, recipe.dataset, WHOLE, **kept)]
         card = kr.zoo.describe(
             model, name, recipe, headline, further=further, seconds=trained.training["seconds"]
         )
