@@ -17,7 +17,7 @@ import reference
 from bench_autoattack import Outcome
 
 needs_reference = pytest.mark.skipif(
-    not reference.installed(), reason="torch and pyautoattack are not installed (extra: bench)"
+    not reference.installed(), reason="torch and pyautoattack are not installed (extra: reference)"
 )
 
 

@@ -209,7 +209,7 @@ def speed(name: str, runs: Runs) -> Iterator[Row]:
             compared = ratio(seconds(runs[over]), seconds(runs[under]))
             yield Row("autoattack", name, measure, target=Target(">=", limit), **compared)
         else:
-            yield not_installed("autoattack", name, measure)
+            yield not_installed("autoattack", name, measure, extra="reference")
 
 
 def parity(name: str, runs: Runs) -> Iterator[Row]:
@@ -352,7 +352,7 @@ def main(path: Path, model: str, examples: int, batch: int, seeds: int) -> None:
     Each run goes into the file as it ends, and is not repeated when the command is given again.
     """
     import_tensorflow()
-    require(reference.installed(), "torch and pyautoattack are needed: pip install keras-robust[bench].")
+    require(reference.installed(), "torch and pyautoattack are needed: pip install keras-robust[reference].")
     subject = trained((model,), examples, batch)
     runs = measured(subject, seeds, kept(path, subject), partial(keep, path, subject))
     click.echo(table(runs))

@@ -179,6 +179,6 @@ def _repeat(count: int, function: Run, *arguments: Any) -> np.ndarray:
 # Rows without a value
 
 
-def not_installed(section: str, model: str, measure: str) -> Row:
-    """A row for a library that is not there to compare with."""
-    return Row(section, model, measure, detail="not installed (pip install keras-robust[bench])")
+def not_installed(section: str, model: str, measure: str, extra: str = "bench") -> Row:
+    """A row for a library that is not there to compare with, and the extra that brings it."""
+    return Row(section, model, measure, detail=f"not installed (pip install keras-robust[{extra}])")
