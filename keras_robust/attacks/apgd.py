@@ -160,6 +160,28 @@ class APGD(RepeatedAttack):
         """The objective that is climbed."""
         return get_objective(self.loss)
 
+    def perturb(self, model: keras.Model, images: Any, labels: Any, noise: Noise, targets: Any = None) -> Any:
+        """Images of highest objective inside a graph, for use in a training step; no example leaves early."""
+        objective = self.objective
+        goal = aim(model, objective, images, labels, targets)
+        state, first = self._begin(images, noise), 0
+        for length in checkpoints(self.steps):
+            steps = length if first else length + 1  # with the look at the start
+            state = climb(
+                model,
+                objective,
+                self.threat,
+                images,
+                goal,
+                state,
+                first=ops.convert_to_tensor(first),
+                steps=steps,
+                samples=self.samples,
+            )
+            state = checkpoint(state, length)
+            first += steps
+        return ops.stop_gradient(state.best)
+
     def _attempt(
         self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, noise: Noise
     ) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from keras_robust import attacks
@@ -104,11 +105,15 @@ def _default(attack: attacks.Attack, option: str) -> Any:
 
 
 def settings(attack: attacks.Attack) -> dict[str, Any]:
-    """The settings a report states: the attack's options as plain data, and the step size in use."""
+    """The settings a report states: what is not an attack's default, its budget, and the step size."""
+    said = {"norm", "eps", "loss", attack.budget}
     stated = {
-        key: _plain(value)
-        for key, value in attack.get_config().items()
-        if key not in _UNSAID and value is not None and value != math.inf
+        field.name: _plain(value)
+        for field in fields(attack)
+        if (value := getattr(attack, field.name)) is not None
+        and value != math.inf
+        and (field.name in said or value != field.default)
+        and field.name not in _UNSAID
     }
     if hasattr(attack, "step"):
         stated["step_size"] = attack.step()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from keras_robust.attacks import APGD, APGDTargeted, classify
@@ -86,6 +87,22 @@ def test_every_step_equals_the_oracle(linear, norm):
         np.testing.assert_allclose(state.size, size, rtol=1e-6)
         assert len(set(size)) > 1
     np.testing.assert_allclose(state.best_value, best_loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_in_a_training_step_it_gives_the_best_iterate(linear, norm):
+    rng = np.random.default_rng(1)
+    weights = rng.normal(size=(12, 3))
+    images = rng.uniform(0.3, 0.7, size=(5, 2, 6, 1)).astype("float32")
+    model = linear(weights.astype("float32"), (2, 6, 1))
+    attack = APGD(eps=EPS, norm=norm, steps=STEPS, loss=waves)
+    start = np.asarray(attack._begin(images, Noise((0, 0))).images, "float64").reshape(5, 12)
+    found = tf.function(attack.perturb, autograph=False)(
+        model, tf.constant(images), tf.zeros(5, tf.int32), Noise((0, 0))
+    )
+    values = np.sin(3 * np.asarray(found).reshape(5, 12) @ weights).sum(1)
+    *_, best = oracle(weights, images.reshape(5, 12).astype("float64"), start, norm, STEPS)
+    np.testing.assert_allclose(values, best, rtol=1e-4)
 
 
 def test_checkpoints_are_the_published_ones():
