@@ -11,7 +11,7 @@ import keras
 from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.attempts import require_count
 from keras_robust.attacks.base import Attack, attacks
-from keras_robust.attacks.objective import get_objective
+from keras_robust.attacks.objective import get_objective, to_config
 from keras_robust.attacks.pgd import PGD
 from keras_robust.attacks.sequence import Sequence
 from keras_robust.errors import require
@@ -64,6 +64,9 @@ class Adaptive(Sequence):
             stages[f"apgd {objective.label}"] = APGD(loss=objective, **common)
             stages[f"pgd {objective.label}"] = PGD(loss=objective, step_size=self.step_size, **common)
         return stages
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "objectives": [to_config(part) for part in self.objectives]}
 
     @classmethod
     def options_for(cls, model: keras.Model) -> dict[str, Any]:
