@@ -1,7 +1,6 @@
 """krobust transfer: what it prints and writes, and what it refuses."""
 
 import json
-import os
 
 import matplotlib.image
 import pytest
@@ -58,27 +57,3 @@ def test_files_without_a_card_need_a_dataset_and_a_radius(tmp_path):
         "transfer", *both, "--dataset", "digits", "--eps", 0.1, "--attack", "fgsm", "--examples", 5
     )
     assert "made on" in text and "Wrote" not in text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("transfer", "Missing argument"),
-        ("transfer mine", "Give two or more different models. Received: mine."),
-        ("transfer mine mine", "Give two or more different models. Received: mine, mine."),
-        ("transfer mine mne", "'mne'. Did you mean 'mine'?"),
-        ("transfer mine {run} --eps 1 --attack pdg-40", "Unknown attack: 'pdg-40'"),
-        ("transfer mine {run} --eps 1 --dataset mnits", "Unknown dataset: 'mnits'"),
-        ("transfer mine {run}", "different threat models: give norm and eps"),
-        ("transfer mine {run} --eps -1", "eps must be a finite number >= 0"),
-        ("transfer mine {run} --norm l3 --eps 1", "Unknown norm: 'l3'"),
-        ("transfer mine {run} --examples 0", "0 is not in the range x>=1"),
-        ("transfer mine {run} --eps 1 --attack fgsm --examples 5 --out {file}/t", "Cannot write {file}/t"),
-    ],
-)
-def test_bad_input_is_told_without_a_traceback(tmp_path, arguments, words):
-    (tmp_path / "file").write_text("")
-    places = {"file": tmp_path / "file", "run": finished_run()}
-    text = krobust(*(part.format(**places) for part in arguments.split()), exit_code=2)
-    assert words.format(**places) in text and "Error: " in text and "Traceback" not in text
-    assert os.listdir(tmp_path) == ["file"], "nothing was written"

@@ -65,11 +65,6 @@ def free_batch(tensor: Any) -> tf.TensorSpec:
     return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
 
 
-def scalar(dtype: str) -> tf.TensorSpec:
-    """The signature of a number that may change without a new trace."""
-    return tf.TensorSpec((), dtype)
-
-
 def padded(rows: np.ndarray, jit_compile: bool | str) -> np.ndarray:
     """`rows`, under XLA repeated up to a power of two, so that few batch sizes are compiled."""
     return np.resize(rows, 1 << (len(rows) - 1).bit_length()) if use_jit(jit_compile) else rows

@@ -37,6 +37,7 @@ def main() -> None:
       krobust zoo list
       krobust train at_digits --out runs/digits
       krobust evaluate at_mnist --attack pgd-40 --examples 1000
+      krobust evaluate at_mnist --attack autoattack --examples 1000 --out report --resume
       krobust export at_mnist at_mnist.tflite --quantize int8 --check
     """
 

@@ -93,11 +93,11 @@ def evaluate(
     taken = examples_of(model, examples_from, examples, seed)
     part = Shard.parse(shard)
     rows = part.blocks(len(taken.labels), batch_size)
-    name = getattr(getattr(model, "card", None), "name", "") or model.name
+    called = getattr(getattr(model, "card", None), "name", "") or model.name
     model = in_float32(model)
     check_logits(model(taken.images[:8], training=False))
     stated: dict[str, Any] = {
-        "model": name,
+        "model": called,
         "dataset": examples_from if isinstance(examples_from, str) else "",
         "threat": {key: value for key, value in threat.items() if value is not None},
         "seed": seed,
