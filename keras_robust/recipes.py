@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import inspect
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -59,7 +61,7 @@ def load(
     base = {key: value for key, value in text.items() if key != "profiles"}
     if profile not in PROFILES:
         raise unknown_name("profile", profile, PROFILES)
-    settings = _merged(base, _changes(text, profile, path))
+    settings = merged(base, _changes(text, profile, path))
     for key, value in _pairs(overrides):
         _set(settings, key, value, path)
     check_options(f"{path.name}", settings, Recipe, supplied=("name", "profile"))
@@ -127,7 +129,9 @@ class Recipe:
         defense = defenses[name](
             self.classifier(dtype=self.precision), self._adversary(), seed=self.seed, **options
         )
-        defense.compile(optimizer=self._optimizer(self.steps_per_epoch), metrics=["accuracy"])
+        # Not by name: Keras would make the metric inside the first trace of a step, and trace it again.
+        accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
+        defense.compile(optimizer=self._optimizer(self.steps_per_epoch), metrics=[accuracy])
         return defense
 
     def classifier(self, dtype: str = "float32") -> keras.Model:
@@ -178,6 +182,13 @@ class Recipe:
             return [guard]
         log, checkpoint = EpochLog(where / "history.csv"), Checkpoint(where / "checkpoint.weights.h5")
         return [guard, Stopwatch(), log, checkpoint]
+
+    @property
+    def digest(self) -> str:
+        """What tells two trained models apart: a hash of all settings that decide the weights."""
+        said = ("name", "profile", "description", "source", "paper")
+        settings = {key: value for key, value in self.to_dict().items() if key not in said}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -377,16 +388,16 @@ def read(path: Path) -> dict[str, Any]:
     return text
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes` laid over it; a mapping with another `name` replaces the old one whole."""
-    merged = copy.deepcopy(dict(base))
+    result = copy.deepcopy(dict(base))
     for key, value in changes.items():
-        old = merged.get(key)
+        old = result.get(key)
         if isinstance(old, dict) and isinstance(value, dict) and value.get("name") in (None, old.get("name")):
-            merged[key] = _merged(old, value)
+            result[key] = merged(old, value)
         else:
-            merged[key] = copy.deepcopy(value)
-    return merged
+            result[key] = copy.deepcopy(value)
+    return result
 
 
 def _pairs(overrides: Mapping[str, Any] | Iterable[str]) -> Iterable[tuple[str, Any]]:

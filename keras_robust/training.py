@@ -53,6 +53,8 @@ def train(
     >>> classifier = train(recipe, tempfile.mkdtemp(), verbose=0)
     """
     import keras_robust as kr
+    from keras_robust.defenses.callbacks import beside
+    from keras_robust.zoo.loading import DECLARED
 
     directory = Path(directory)
     if strategy not in STRATEGIES:
@@ -82,7 +84,10 @@ def train(
             raise
     classifier = recipe.classifier()
     classifier.load_weights(directory / BEST)
-    object.__setattr__(classifier, "adaptive", defense.classifier.adaptive)
+    for kind, companion in defense.companions().items():
+        companion.load_weights(beside(directory / BEST, kind))
+    for name in DECLARED:
+        object.__setattr__(classifier, name, getattr(defense.classifier, name))
     seconds = sum(row["seconds"] for row in history(directory))
     card = kr.zoo.describe(classifier, recipe.name, recipe, seconds=round(seconds))
     kr.zoo.write(directory, classifier, card)

@@ -15,3 +15,8 @@ def test_zoo_page():
 
 def test_recipes_page():
     assert (ROOT / "recipes" / "README.md").read_text() == pages.recipes_page(), "run python tools/pages.py"
+
+
+def test_studies_page():
+    page = ROOT / "recipes" / "studies" / "README.md"
+    assert page.read_text() == pages.studies_page(), "run python tools/pages.py"

@@ -1,6 +1,7 @@
 """Recipes: every packaged one, how profiles and overrides are laid over it, and what is told of bad ones."""
 
 import copy
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -318,3 +319,11 @@ def test_settings_are_checked_when_they_are_taken_back():
         Recipe.from_dict({**settings, "epochs": 0})
     with pytest.raises(InputError, match="Unknown option of recipe: 'epoch'"):
         Recipe.from_dict({**settings, "epoch": 0})
+
+
+def test_the_digest_tells_recipes_apart_by_what_decides_the_weights():
+    recipe = recipes.load("at_digits", "smoke")
+    assert recipes.load("at_digits", "smoke").digest == recipe.digest
+    assert replace(recipe, description="Another sentence.").digest == recipe.digest
+    assert replace(recipe, seed=1).digest != recipe.digest
+    assert replace(recipe, optimizer={**recipe.optimizer, "learning_rate": 0.5}).digest != recipe.digest

@@ -197,8 +197,8 @@ def test_references(entry, tmp_path, classifier, monkeypatch):
     (tmp_path / "exported").mkdir()
     for path in ("m.keras", "m.tflite", "exported/saved_model.pb"):
         (tmp_path / path).touch()
-    assert zoo.resolve("mine") == ("zoo", entry)
-    assert zoo.resolve("run") == ("directory", Path("run"))
+    assert zoo.resolve("mine") == ("zoo", entry, None)
+    assert zoo.resolve("run") == ("directory", Path("run"), None)
     assert zoo.resolve(run).kind == "directory"
     assert [zoo.resolve(path).kind for path in ("m.keras", "m.tflite", "exported")] == [
         "keras",
@@ -271,6 +271,7 @@ def test_the_card_says_what_is_known(classifier):
         threat={"norm": "linf", "eps": 0.1, "step_size": 0.02},
         epochs=3,
         seed=4,
+        digest="0123456789abcdef",
         paper=None,
     )
     rows = np.arange(200)
@@ -296,6 +297,7 @@ def test_the_card_says_what_is_known(classifier):
     assert card.defense == "trades" and card.dataset == "digits" and card.description == "A sentence."
     assert card.threat == {"norm": "linf", "eps": 0.1, "step_size": 0.02}
     assert card.training["recipe"] == "at_digits" and card.training["seed"] == 4
+    assert card.training["digest"] == "0123456789abcdef"
     attacks = "--attack autoattack --attack ddn-100"
     assert card.evaluation["command"] == f"krobust evaluate mine {attacks} --examples 200 --seed 5"
     assert card.architecture == ARCHITECTURE
@@ -356,7 +358,7 @@ def test_a_place_that_cannot_be_written(classifier, tmp_path):
 
 
 def test_an_unknown_variant(entry):
-    with pytest.raises(InputError, match=r"mine has no variants. Received: variant='imt'"):
+    with pytest.raises(InputError, match=r"Unknown variant of mine: 'imt'"):
         zoo.load("mine", variant="imt")
 
 

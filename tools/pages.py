@@ -1,4 +1,4 @@
-"""Writes the pages that are made of data: zoo/README.md and recipes/README.md."""
+"""Writes the pages that are made of data: those of the zoo, the recipes and the studies."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
-from keras_robust import recipes, zoo
+from keras_robust import recipes, studies, zoo
 from keras_robust.packaged import packaged
 from keras_robust.recipes import PROFILES
+from keras_robust.studies.results import RESULTS, Results
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -28,9 +29,21 @@ def recipes_page() -> str:
     return _render("recipes.md", presets=presets, profiles=PROFILES)
 
 
+def studies_page() -> str:
+    """The list of studies, and the published results."""
+    titles = {name: studies.describe(name) for name in studies.names()}
+    found = {name: packaged("recipes") / "studies" / name / RESULTS for name in titles}
+    results = {name: Results.read(path) for name, path in found.items() if path.exists()}
+    return _render("studies.md", titles=titles, results=results)
+
+
 def write_pages() -> list[Path]:
-    """Write both pages and return their paths."""
-    pages = {packaged("zoo") / "README.md": zoo_page(), packaged("recipes") / "README.md": recipes_page()}
+    """Write the pages and return their paths."""
+    pages = {
+        packaged("zoo") / "README.md": zoo_page(),
+        packaged("recipes") / "README.md": recipes_page(),
+        packaged("recipes") / "studies" / "README.md": studies_page(),
+    }
     for path, text in pages.items():
         path.write_text(text)
     return list(pages)

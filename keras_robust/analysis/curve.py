@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,54 +10,36 @@ from typing import Any
 import keras
 from rich.table import Table
 
+from keras_robust.analysis.finding import Finding, columns
 from keras_robust.attacks import Attack
 from keras_robust.errors import require
 from keras_robust.evaluation import evaluate
-from keras_robust.files import replacing, write_text
 
 
 @dataclass(frozen=True)
-class Curve:
+class Curve(Finding):
     """Accuracies in percent at each of `eps`, by model or by attack."""
 
     eps: list[float]
     accuracy: dict[str, list[float]]
 
+    def rows(self) -> Iterator[Sequence[Any]]:
+        yield "eps", *self.accuracy
+        yield from zip(self.eps, *self.accuracy.values(), strict=True)
+
     def table(self) -> Table:
-        """The curve as a table for the terminal."""
-        table = Table()
-        for column in ("eps", *self.accuracy):
-            table.add_column(column, justify="right")
+        table = columns("eps", *self.accuracy)
         for eps, *values in zip(self.eps, *self.accuracy.values(), strict=True):
             table.add_row(f"{eps:g}", *[f"{value:.2f}" for value in values])
         return table
 
-    def to_csv(self, path: Path | str) -> Path:
-        """Write one row an eps, one column a model or attack."""
-        text = io.StringIO()
-        rows = csv.writer(text)
-        rows.writerow(["eps", *self.accuracy])
-        rows.writerows([eps, *values] for eps, *values in zip(self.eps, *self.accuracy.values(), strict=True))
-        write_text(path, text.getvalue())
-        return Path(path)
-
-    def to_png(self, path: Path | str) -> Path:
-        """Draw the curves; the numbers go beside it as CSV."""
-        from matplotlib.figure import Figure
-
-        path = Path(path)
-        require(path.suffix == ".png", f"A picture's name ends in .png. Received: {path}.")
-        figure = Figure(figsize=(5, 3.5), layout="constrained")
+    def draw(self, figure: Any) -> None:
         axes = figure.subplots()
         for name, values in self.accuracy.items():
             axes.plot(self.eps, values, marker="o", label=name)
         axes.set(xlabel="eps", ylabel="accuracy %", ylim=(0, 100))
         axes.grid(alpha=0.3)
         axes.legend()
-        with replacing(path) as draft:
-            figure.savefig(draft, dpi=150)
-        self.to_csv(path.with_suffix(".csv"))
-        return path
 
 
 def accuracy_curve(

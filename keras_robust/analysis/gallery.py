@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_robust.analysis.finding import png, write_csv
 from keras_robust.attacks import Attack, classify
-from keras_robust.errors import require
-from keras_robust.files import replacing, write_text
+from keras_robust.files import replacing
 
 
 def gallery(
@@ -35,8 +33,7 @@ def gallery(
     """
     from matplotlib.figure import Figure
 
-    path = Path(path)
-    require(path.suffix == ".png", f"A picture's name ends in .png. Received: {path}.")
+    path = png(path)
     images, labels = (np.asarray(part) for part in examples)
     rows = [("clean", model, name, images) for name, model in models.items()]
     rows += [("attacked", model, name, attack(model, images, labels)) for name, model in models.items()]
@@ -52,7 +49,5 @@ def gallery(
             table.append((index, labels[index], name, kind, predicted))
     with replacing(path) as draft:
         figure.savefig(draft, dpi=120)
-    text = io.StringIO()
-    csv.writer(text).writerows(table)
-    write_text(path.with_suffix(".csv"), text.getvalue())
+    write_csv(path.with_suffix(".csv"), table)
     return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from keras_robust.errors import require
+from keras_robust.analysis.finding import png
 from keras_robust.evaluation import Transfer
 from keras_robust.files import replacing
 
@@ -24,8 +24,7 @@ def heat_map(transfer: Transfer, path: Path | str) -> Path:
     """
     from matplotlib.figure import Figure
 
-    path = Path(path)
-    require(path.suffix == ".png", f"A picture's name ends in .png. Received: {path}.")
+    path = png(path)
     places = range(len(transfer.names))
     figure = Figure(figsize=(3 + 0.8 * len(places), 2 + 0.6 * len(places)), layout="constrained")
     axes = figure.subplots()

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keras_robust import __version__
-from keras_robust.cli import demo, evaluate, export, merge, recipes, train, transfer, zoo
+from keras_robust.cli import analyze, demo, evaluate, export, merge, recipes, reproduce, train, transfer, zoo
 from keras_robust.errors import InputError
 
 
@@ -49,6 +49,8 @@ for command in (
     evaluate.evaluate,
     merge.merge,
     transfer.transfer,
+    analyze.analyze,
+    reproduce.reproduce,
     export.export,
     demo.demo,
 ):

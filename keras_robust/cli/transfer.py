@@ -6,25 +6,22 @@ from pathlib import Path
 
 import click
 
+from keras_robust.cli import options
 from keras_robust.cli.output import MODEL_HELP, console, open_model
 from keras_robust.errors import InputError
 
 
 @click.command(epilog=MODEL_HELP)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL MODEL...")
-@click.option("--dataset", help="Dataset whose test set is attacked.  [default: that of the cards]")
+@options.dataset
 @click.option(
     "--attack", default="pgd-40", show_default=True, help="Short name such as fgsm, pgd-40, cw-100."
 )
-@click.option("--eps", type=float, help="Radius of the ball in [0, 1] units.  [default: that of the cards]")
-@click.option("--norm", help="linf or l2.  [default: that of the cards]")
-@click.option("--examples", type=click.IntRange(min=1), help="Size of a random subset.  [default: all]")
-@click.option("--seed", default=0, show_default=True, help="Seed of the subset and of the attack.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Directory for transfer.json, transfer.csv and a heat map, transfer.png.",
-)
+@options.eps
+@options.norm
+@options.examples
+@options.seed
+@options.out("Directory for transfer.json, transfer.csv and a heat map, transfer.png.")
 def transfer(
     models: tuple[str, ...],
     dataset: str | None,

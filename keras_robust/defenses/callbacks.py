@@ -29,7 +29,8 @@ class RobustGuard(keras.callbacks.Callback):
         labels: `(N,)` integers.
         white_box, black_box: the attacks; None leaves one out (an undefended model is kept by its
             clean accuracy if both are left out).
-        path: `.weights.h5` file for the best classifier, replaced atomically.
+        path: `.weights.h5` file for the best classifier, replaced atomically; those of its companions go
+            beside it.
         best: score to beat, of an earlier part of the same run.
         every: epochs between two scores; the first and the last are always scored.
         epochs: of the whole run; None: those that `fit` was asked for.
@@ -63,6 +64,8 @@ class RobustGuard(keras.callbacks.Callback):
             score = min(accuracies.values())
             if score > self.best:
                 save_weights(self.model.classifier, self.path)
+                for kind, companion in self.model.companions().items():
+                    save_weights(companion, beside(self.path, kind))
                 self.best = score
         if logs is not None:
             logs.update({f"held_out_{name}": value for name, value in accuracies.items()})
@@ -83,6 +86,11 @@ class RobustGuard(keras.callbacks.Callback):
         images, labels = self.images[rows], self.labels[rows]
         found = attack(self.model.classifier, images, labels)
         return int((classify(self.model.classifier, found) == labels).sum())
+
+
+def beside(path: Path, kind: str) -> Path:
+    """Where the weights of a companion lie, given those of the classifier."""
+    return path.with_name(f"{kind}.{path.name}")
 
 
 class Stopwatch(keras.callbacks.Callback):

@@ -90,7 +90,7 @@ def nearest(
         wrong = classify(model, adversarial) != labels[rows]
         delta = adversarial - images[rows]
         for name, measure in MEASURES.items():
-            distances[name][rows[wrong]] = np.asarray(measure(delta[wrong]))
+            distances[name][rows] = np.where(wrong, measure(delta), np.nan)
         size = np.asarray(ThreatModel(attack.norm).distance(adversarial, images[rows]))
         after[rows] = ~(wrong & (size <= radius))
     return Found({"": after}, distances, time.perf_counter() - begun)

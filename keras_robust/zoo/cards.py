@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -24,6 +24,23 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+class Pin(NamedTuple):
+    """What a card says of one of its files.
+
+    Attributes:
+        card: the card's name.
+        file: the file's name beside the card.
+        sha256, size: of its content; size in bytes.
+        url: where it is fetched from if it is not beside the card.
+    """
+
+    card: str
+    file: str
+    sha256: str
+    size: int
+    url: str | None
+
+
 @dataclass(frozen=True)
 class Card:
     """What is known of a kept classifier. Plain data: nothing in it is imported or evaluated.
@@ -36,13 +53,17 @@ class Card:
         defense: a name in `keras_robust.defenses.defenses`.
         threat: `{"norm", "eps", "step_size"}`, eps and step size in the units of the images.
         adaptive: configs of the objectives that an attacker who knows the defense climbs.
-        training: `{"recipe", "profile", "epochs", "seconds", "seed"}`.
+        training: `{"recipe", "profile", "epochs", "seed", "digest", "seconds"}`; the digest is the recipe's.
         results: accuracy in percent by attack; "clean" without one, "worst_case" under all of them.
         evaluation: `{"examples", "seed", "versions", "stages", "command"}`; the command repeats `results`,
             and `stages` has the accuracy after each stage of an attack such as AutoAttack.
         further: measurements on other sets of examples, each `{"examples", "results", "command"}`.
         flags: warnings of the masking checks, of the evaluation that gave `results`.
         paper: `{"results", "source"}`, the paper's figures in percent by attack, and where they stand.
+        companions: models beside the classifier, such as a discriminator, by kind, each
+            `{"architecture", "sha256", "size", "url"}`.
+        variants: ways to use the classifier by name, the first the default: null is the classifier as it is,
+            otherwise `{"wrapper": {"name": ..., **options}, "results": ...}`, a name in `models.wrappers`.
         sha256, size: of the weights file; size in bytes.
         url: http, https or file URL of the weights, if they are not beside the card.
         license: SPDX identifier of the weights' licence.
@@ -62,6 +83,8 @@ class Card:
     further: list[dict[str, Any]] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     paper: dict[str, Any] | None = None
+    companions: dict[str, Any] = field(default_factory=dict)
+    variants: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     size: int = 0
     url: str | None = None
@@ -77,6 +100,15 @@ class Card:
     def num_classes(self) -> int:
         """Number of classes."""
         return self.architecture["num_classes"]
+
+    @property
+    def files(self) -> dict[str, Pin]:
+        """Its weights files: "model", and those of the companions by kind."""
+        pinned = {"model": {"sha256": self.sha256, "size": self.size, "url": self.url}, **self.companions}
+        return {
+            kind: Pin(self.name, f"{kind}.weights.h5", found["sha256"], found["size"], found.get("url"))
+            for kind, found in pinned.items()
+        }
 
     @property
     def norm(self) -> str | None:
@@ -105,6 +137,10 @@ class Card:
                 check_options(f"{where}: {key}", values[key], schema)
         for row in values.get("further", ()):
             check_options(f"{where}: further", row, _further)
+        for kind, found in values.get("companions", {}).items():
+            check_options(f"{where}: companions: {kind}", found, _companion)
+        for name, found in values.get("variants", {}).items():
+            check_options(f"{where}: variants: {name}", found or {"wrapper": {}}, _variant)
         card = cls(**values)
         _check_values(where, card)
         return card
@@ -149,7 +185,14 @@ def _threat(norm: str, eps: float, step_size: float | None = None) -> None:
     """What a card may say of its threat model."""
 
 
-def _training(recipe: str, profile: str, epochs: int, seed: int = 0, seconds: float | None = None) -> None:
+def _training(
+    recipe: str,
+    profile: str,
+    epochs: int,
+    seed: int = 0,
+    digest: str | None = None,
+    seconds: float | None = None,
+) -> None:
     """What a card may say of its training."""
 
 
@@ -165,6 +208,14 @@ def _evaluation(
 
 def _further(examples: int, results: dict[str, Any], command: str) -> None:
     """What a card says of a measurement on another set of examples."""
+
+
+def _companion(architecture: dict[str, Any], sha256: str, size: int, url: str | None = None) -> None:
+    """What a card says of a model beside the classifier."""
+
+
+def _variant(wrapper: dict[str, Any], results: dict[str, Any] | None = None) -> None:
+    """What a card says of a way to use the classifier."""
 
 
 def _paper(source: str, results: dict[str, Any]) -> None:
@@ -209,14 +260,20 @@ def _check_values(where: str, card: Card) -> None:
             key == "norm" or value is None or (is_finite(value) and value >= 0),
             f"{where}: threat: {key} must be a finite number >= 0. Received: {value!r}.",
         )
+    for kind, pin in card.files.items():
+        check_name(where, kind)
+        _check_pin(where if kind == "model" else f"{where}: companions: {kind}", pin)
+
+
+def _check_pin(where: str, pin: Pin) -> None:
     require(
-        _SHA256.fullmatch(card.sha256) is not None,
-        f"{where}: sha256 must be 64 hexadecimal digits in lower case. Received: {card.sha256!r}.",
+        _SHA256.fullmatch(pin.sha256) is not None,
+        f"{where}: sha256 must be 64 hexadecimal digits in lower case. Received: {pin.sha256!r}.",
     )
-    require(card.size > 0, f"{where}: size must be the bytes of the weights file. Received: {card.size}.")
+    require(pin.size > 0, f"{where}: size must be the bytes of the weights file. Received: {pin.size}.")
     require(
-        card.url is None or card.url.startswith(URL_STARTS),
-        f"{where}: url must begin with {', '.join(URL_STARTS)}. Received: {card.url!r}.",
+        pin.url is None or pin.url.startswith(URL_STARTS),
+        f"{where}: url must begin with {', '.join(URL_STARTS)}. Received: {pin.url!r}.",
     )
 
 

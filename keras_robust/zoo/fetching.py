@@ -12,8 +12,8 @@ import platformdirs
 from keras_robust.errors import InputError, require
 from keras_robust.files import replacing
 from keras_robust.zoo import lookup
-from keras_robust.zoo.cards import Card
-from keras_robust.zoo.weights import WEIGHTS, check_file
+from keras_robust.zoo.cards import Pin
+from keras_robust.zoo.weights import check_file
 
 TIMEOUT = 30  # seconds without an answer
 
@@ -23,13 +23,13 @@ _CHUNK = 1 << 18
 
 
 def verify(name: str) -> Path:
-    """Check an entry's weights file against its card without loading or fetching it.
+    """Check an entry's weights files against its card without loading or fetching them.
 
     Args:
         name: an entry's name.
 
     Returns:
-        Path of the file, whose size and sha256 are those of the card.
+        Path of the classifier's file, whose size and sha256 are those of the card.
 
     Raises:
         InputError: unknown name, weights that were not fetched yet, or what differs.
@@ -37,25 +37,26 @@ def verify(name: str) -> Path:
     >>> verify("at_digits").name
     'model.weights.h5'
     """
-    directory, card = lookup.directory(name), lookup.card(name)
-    path = local(directory, card)
-    require(
-        card.url is None or path.exists(),
-        f"The weights of {name} were not fetched yet: krobust zoo pull {name}.",
-    )
-    check_file(path, card)
-    return path
+    directory, pins = lookup.directory(name), lookup.card(name).files
+    paths = {kind: local(directory, pin) for kind, pin in pins.items()}
+    for kind, pin in pins.items():
+        require(
+            pin.url is None or paths[kind].exists(),
+            f"The weights of {name} were not fetched yet: krobust zoo pull {name}.",
+        )
+        check_file(paths[kind], pin)
+    return paths["model"]
 
 
 def pull(name: str, progress: Progress | None = None) -> Path:
-    """Fetch an entry's weights if its card names a URL; what is there already is only checked.
+    """Fetch those of an entry's weights that have a URL; what is there already is only checked.
 
     Args:
         name: an entry's name.
         progress: called with the bytes received so far and in total.
 
     Returns:
-        Path of the file, whose size and sha256 are those of the card.
+        Path of the classifier's file, whose size and sha256 are those of the card.
 
     Raises:
         InputError: unknown name, a URL that does not answer, or a file that is not the one on the card;
@@ -64,27 +65,28 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     >>> pull("at_digits").name
     'model.weights.h5'
     """
-    return fetched(lookup.directory(name), lookup.card(name), progress)
+    directory, pins = lookup.directory(name), lookup.card(name).files
+    return {kind: fetched(directory, pin, progress) for kind, pin in pins.items()}["model"]
 
 
-def fetched(directory: Path, card: Card, progress: Progress | None = None) -> Path:
-    """Path of the checked weights of the entry in `directory`, fetched if they have to be."""
-    path = local(directory, card)
-    if card.url is None:
-        check_file(path, card)
-    elif not _is_sound(path, card):
+def fetched(directory: Path, pin: Pin, progress: Progress | None = None) -> Path:
+    """Path of a checked weights file of the entry in `directory`, fetched if it has to be."""
+    path = local(directory, pin)
+    if pin.url is None:
+        check_file(path, pin)
+    elif not _is_sound(path, pin):
         with replacing(path) as draft:
-            _download(card.url, draft, card.size, progress)
-            check_file(draft, card, source=card.url)
+            _download(pin.url, draft, pin.size, progress)
+            check_file(draft, pin, source=pin.url)
     return path
 
 
-def local(directory: Path, card: Card) -> Path:
-    """Where the weights of an entry lie on this machine, or will once they are fetched."""
-    beside = directory / WEIGHTS
-    if card.url is None or beside.exists():
+def local(directory: Path, pin: Pin) -> Path:
+    """Where a weights file of an entry lies on this machine, or will once it is fetched."""
+    beside = directory / pin.file
+    if pin.url is None or beside.exists():
         return beside
-    return cache_directory() / f"{card.sha256}.weights.h5"
+    return cache_directory() / f"{pin.sha256}.weights.h5"
 
 
 def cache_directory() -> Path:
@@ -93,9 +95,9 @@ def cache_directory() -> Path:
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("keras_robust") / "zoo"
 
 
-def _is_sound(path: Path, card: Card) -> bool:
+def _is_sound(path: Path, pin: Pin) -> bool:
     try:
-        check_file(path, card)
+        check_file(path, pin)
     except InputError:
         return False
     return True

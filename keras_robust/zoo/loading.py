@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from keras_robust.errors import InputError, require
+from keras_robust.errors import InputError, unknown_name
 from keras_robust.schema import check_options
 from keras_robust.zoo import lookup
 from keras_robust.zoo.cards import CARD, Card
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
     from keras_robust.models import LatentClassifier
 
+# What a defense declares of the classifier it trains, kept in its card.
+DECLARED = ("adaptive", "variants", "companions")
 
-def load(name: str, variant: str | None = None) -> LatentClassifier:
+
+def load(name: str, variant: str | None = None) -> keras.Model:
     """A classifier from the zoo, in float32; its weights are fetched if they are not packaged.
 
     Args:
@@ -27,8 +30,8 @@ def load(name: str, variant: str | None = None) -> LatentClassifier:
         variant: one of the card's variants; None: its default.
 
     Returns:
-        `LatentClassifier`: float32 images in [0, 1] `(B, H, W, C)` to logits `(B, K)`. Its `card` is the
-        entry's.
+        `keras.Model`: float32 images in [0, 1] `(B, H, W, C)` to logits `(B, K)`; a `LatentClassifier` unless
+        a variant wraps it. Its `card` is the entry's.
 
     Raises:
         InputError: unknown name or variant, or a card or weights file that cannot be used.
@@ -36,17 +39,16 @@ def load(name: str, variant: str | None = None) -> LatentClassifier:
     >>> load("at_digits").output_shape
     (None, 10)
     """
-    card = lookup.card(name)
-    require(variant is None, f"{name} has no variants. Received: variant={variant!r}.")
-    return _rebuilt(lookup.directory(name), card)
+    return _rebuilt(lookup.directory(name), lookup.card(name), variant)
 
 
 def open_model(reference: str | os.PathLike[str]) -> tuple[keras.Model, Card | None]:
     """The model that a name or path stands for, and its card if it has one.
 
     Args:
-        reference: a name in the zoo, a directory with a card (a run, or what `save` wrote), or a `.keras`
-            file, which is loaded in Keras' safe mode and without its training state.
+        reference: a name in the zoo or a directory with a card (a run, or what `save` wrote), either with
+            ":variant" behind it, or a `.keras` file, which is loaded in Keras' safe mode and without its
+            training state.
 
     Raises:
         InputError: no model there, an export (`load_exported` reads it), or a file that cannot be used.
@@ -57,12 +59,12 @@ def open_model(reference: str | os.PathLike[str]) -> tuple[keras.Model, Card | N
     >>> card.name, model.output_shape
     ('mine', (None, 10))
     """
-    kind, path = lookup.resolve(reference)
+    kind, path, variant = lookup.resolve(reference)
     if kind == "keras":
         return _keras_file(path), None
     if kind in ("zoo", "directory"):
         card = lookup.card(path.name) if kind == "zoo" else Card.read(path / CARD)
-        return _rebuilt(path, card), card
+        return _rebuilt(path, card, variant), card
     raise InputError(
         f"{path} is an export, which gives labels but no gradients. Valid here: a name in the zoo, a "
         "directory with a card, or a .keras file."
@@ -83,14 +85,46 @@ def build(card: Card) -> LatentClassifier:
     return models.build(card.architecture["name"], dtype="float32", **options)
 
 
-def _rebuilt(directory: Path, card: Card) -> LatentClassifier:
-    path = fetched(directory, card)
+def _rebuilt(directory: Path, card: Card, variant: str | None) -> keras.Model:
+    wrapper = _wrapper(card, variant)
     classifier = build(card)
-    load_into(classifier, path)
+    load_into(classifier, fetched(directory, card.files["model"]))
     _check_adaptive(card)
-    for name, value in {"card": card, "adaptive": card.adaptive}.items():
-        object.__setattr__(classifier, name, value)  # past Keras' attribute tracking
-    return classifier
+    companions = {kind: _companion(directory, card, kind) for kind in card.companions}
+    model = _wrapped(classifier, companions, wrapper) if wrapper else classifier
+    known = {"card": card, "adaptive": card.adaptive, "variants": card.variants, "companions": companions}
+    for name, value in known.items():
+        object.__setattr__(model, name, value)  # past Keras' attribute tracking
+    return model
+
+
+def _wrapper(card: Card, variant: str | None) -> dict[str, Any] | None:
+    """What a variant wraps the classifier in; None for the classifier as it is."""
+    if variant is None:
+        variant = next(iter(card.variants), None)
+    elif variant not in card.variants:
+        raise unknown_name(f"variant of {card.name}", variant, card.variants)
+    chosen = card.variants[variant] if variant else None
+    return chosen["wrapper"] if chosen else None
+
+
+def _wrapped(
+    classifier: LatentClassifier, companions: dict[str, keras.Model], wrapper: dict[str, Any]
+) -> keras.Model:
+    from keras_robust.models import wrappers
+
+    options = {key: value for key, value in wrapper.items() if key != "name"}
+    wrap = wrappers[wrapper.get("name", "")]
+    check_options(f"wrapper {wrapper['name']}", options, wrap, supplied=("model", *companions))
+    return wrap(classifier, **companions, **options)
+
+
+def _companion(directory: Path, card: Card, kind: str) -> keras.Model:
+    from keras_robust.models import companions
+
+    built = companions[kind](**card.companions[kind]["architecture"])
+    load_into(built, fetched(directory, card.files[kind]))
+    return built
 
 
 def _check_adaptive(card: Card) -> None:

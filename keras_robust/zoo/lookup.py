@@ -21,10 +21,12 @@ class Reference(NamedTuple):
         kind: "zoo" (an entry by name), "directory" (one that holds a card: a run, or what `save` wrote),
             "keras" (a `.keras` file), "saved_model" or "tflite" (exports).
         path: the entry's directory, or the file.
+        variant: what stood behind the colon, or None.
     """
 
     kind: str
     path: Path
+    variant: str | None = None
 
 
 def user_directory() -> Path:
@@ -93,24 +95,32 @@ def list(
 
 
 def resolve(reference: str | os.PathLike[str]) -> Reference:
-    """What a model's name or path stands for. A name in the zoo goes before a path.
+    """What a model's name or path stands for, either with ":variant" behind it.
+
+    A name in the zoo goes before a path.
 
     Raises:
         InputError: neither a name in the zoo nor the path of a model.
     """
     text = os.fspath(reference)
-    if text in (directories := _directories()):
-        return Reference("zoo", directories[text])
+    before, colon, variant = text.rpartition(":")
+    for name, chosen in ((text, None), (before, variant)) if colon else ((text, None),):
+        if (found := _resolved(name)) is not None:
+            return found._replace(variant=chosen)
     path = Path(text).expanduser()
-    for kind, fits in _KINDS.items():
-        if fits(path):
-            return Reference(kind, path)
     if path.exists():
         raise InputError(
             f"There is no model at {path}. Valid: a directory with {CARD} (a run gets it when its training "
             "ends), a .keras file, a SavedModel, a .tflite file."
         )
-    raise unknown_name("model (neither in the zoo nor a path)", text, directories)
+    raise unknown_name("model (neither in the zoo nor a path)", text, _directories())
+
+
+def _resolved(text: str) -> Reference | None:
+    if text in (directories := _directories()):
+        return Reference("zoo", directories[text])
+    path = Path(text).expanduser()
+    return next((Reference(kind, path) for kind, fits in _KINDS.items() if fits(path)), None)
 
 
 _KINDS = {

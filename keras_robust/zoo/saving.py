@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,9 @@ from keras_robust.errors import InputError, require
 from keras_robust.files import replacing
 from keras_robust.packaged import packaged
 from keras_robust.zoo.cards import CARD, WORST_CASE, Card, check_name
-from keras_robust.zoo.loading import build
+from keras_robust.zoo.loading import DECLARED, build
 from keras_robust.zoo.lookup import user_directory
-from keras_robust.zoo.weights import WEIGHTS, sha256_and_size
+from keras_robust.zoo.weights import sha256_and_size
 
 if TYPE_CHECKING:
     from keras_robust.evaluation import Report
@@ -30,7 +31,7 @@ def save(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Keep a classifier as an entry: a card and its weights in float32.
+    """Keep a classifier as an entry: a card, its weights in float32, and those of its companions.
 
     Args:
         classifier: built by `models.build` (or a recipe).
@@ -100,8 +101,10 @@ def describe(
         "input_shape": list(classifier.input_shape[1:]),
         "num_classes": classifier.output_shape[-1],
     }
-    adaptive = list(getattr(classifier, "adaptive", []))
-    card = Card(name=name, architecture={**built_of, **shapes}, adaptive=adaptive)
+    declared = {name: getattr(classifier, name) for name in DECLARED if hasattr(classifier, name)}
+    beside = declared.pop("companions", {})
+    companions = {kind: {"architecture": model.architecture} for kind, model in beside.items()}
+    card = Card(name=name, architecture={**built_of, **shapes}, companions=companions, **declared)
     if report is not None:
         card = replace(card, **_measured(name, report))
     card = replace(card, further=[_further(name, other) for other in further])
@@ -109,12 +112,12 @@ def describe(
 
 
 def write(directory: Path | str, classifier: LatentClassifier, card: Card) -> Card:
-    """Write `card.yaml` and `model.weights.h5` into `directory`; old ones stay until both are whole.
+    """Write `card.yaml` and the weights into `directory`; old ones stay until all are whole.
 
     Args:
         directory: exactly where; made if it is missing.
         classifier: of the architecture on the card, in any dtype policy; kept in float32.
-        card: its card; `sha256` and `size` are filled in.
+        card: its card; the `sha256` and `size` of every file are filled in.
 
     Returns:
         The card as written.
@@ -123,18 +126,33 @@ def write(directory: Path | str, classifier: LatentClassifier, card: Card) -> Ca
         InputError: the card does not describe the classifier, or the place cannot be written.
     """
     directory = Path(directory)
+    kept = {"model": _in_float32(classifier, card), **getattr(classifier, "companions", {})}
+    require(
+        kept.keys() == {"model", *card.companions},
+        f"{card.name}: the card names the companions {sorted(card.companions)}; the classifier has "
+        f"{sorted(kept.keys() - {'model'})}.",
+    )
+    # The weights take their place before the card; nothing can fail in between.
+    with replacing(directory / CARD) as card_draft, ExitStack() as drafts:
+        pins = {}
+        for kind, model in kept.items():
+            draft = drafts.enter_context(replacing(directory / f"{kind}.weights.h5"))
+            model.save_weights(draft)
+            pins[kind] = sha256_and_size(draft)
+        companions = {kind: {**found, **pins[kind]} for kind, found in card.companions.items()}
+        card = replace(card, companions=companions, **pins["model"])
+        card.write(card_draft)
+    return card
+
+
+def _in_float32(classifier: LatentClassifier, card: Card) -> LatentClassifier:
     kept = build(card)
     require(
         [weight.shape for weight in kept.weights] == [weight.shape for weight in classifier.weights],
         f"{card.name}: the classifier is not of the architecture on its card. Received: {card.architecture}.",
     )
     kept.set_weights(classifier.get_weights())
-    # The weights take their place first; nothing can fail between the two.
-    with replacing(directory / CARD) as card_draft, replacing(directory / WEIGHTS) as weights_draft:
-        kept.save_weights(weights_draft)
-        card = replace(card, **sha256_and_size(weights_draft))
-        card.write(card_draft)
-    return card
+    return kept
 
 
 def _trained(recipe: Recipe, seconds: float | None) -> dict[str, Any]:
@@ -148,6 +166,7 @@ def _trained(recipe: Recipe, seconds: float | None) -> dict[str, Any]:
             "profile": recipe.profile,
             "epochs": recipe.epochs,
             "seed": recipe.seed,
+            "digest": recipe.digest,
             "seconds": seconds,
         },
         "paper": recipe.paper,

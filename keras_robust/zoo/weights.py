@@ -9,23 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_robust.errors import InputError, require
-from keras_robust.zoo.cards import Card
+from keras_robust.zoo.cards import Pin
 
 if TYPE_CHECKING:
     import keras
-
-WEIGHTS = "model.weights.h5"
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SHOWN = 3
 
 
-def check_file(path: Path, card: Card, source: str | None = None) -> None:
+def check_file(path: Path, pin: Pin, source: str | None = None) -> None:
     """Compare a weights file with its card, cheapest first, without loading it.
 
     Args:
         path: the file.
-        card: its card.
+        pin: what its card says of it.
         source: what to call the file in an error; default: its path.
 
     Raises:
@@ -35,20 +33,20 @@ def check_file(path: Path, card: Card, source: str | None = None) -> None:
     try:
         size = path.stat().st_size
         require(
-            size <= card.size,
-            f"{source} is larger than its card says: {size} bytes, valid: {card.size}. It was not read.",
+            size <= pin.size,
+            f"{source} is larger than its card says: {size} bytes, valid: {pin.size}. It was not read.",
         )
         with path.open("rb") as file:
             start = file.read(64)
             require(start.startswith(_HDF5_SIGNATURE), f"{source} is not an HDF5 file: {_kind(start)}")
-            require(size == card.size, f"{source} is truncated: {size} bytes, valid: {card.size}.")
+            require(size == pin.size, f"{source} is truncated: {size} bytes, valid: {pin.size}.")
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"Cannot read {source}: {error.strerror or error}.") from error
     require(
-        digest == card.sha256,
-        f"{source} was altered: its sha256 is {digest}, the card of {card.name} says {card.sha256}.",
+        digest == pin.sha256,
+        f"{source} was altered: its sha256 is {digest}, the card of {pin.card} says {pin.sha256}.",
     )
 
 
@@ -67,7 +65,7 @@ def load_into(model: keras.Model, path: Path) -> None:
         InputError: names or shapes that differ, or a file that HDF5 cannot read.
     """
     with tempfile.TemporaryDirectory() as room:
-        model.save_weights(own := Path(room, WEIGHTS))
+        model.save_weights(own := Path(room, "own.weights.h5"))
         expected = _arrays(own)
     _compare(path, _arrays(path), expected)
     try:

@@ -162,7 +162,7 @@ def test_the_model_is_left_as_it_was(build_conv_classifier, few):
 
 
 def test_a_model_that_no_example_survives_is_reported(linear, few):
-    model = linear(np.zeros((64, 10), "float32"), (8, 8, 1), 5 * np.eye(10, dtype="float32")[3])
+    model = linear(np.zeros((64, 10), "float32"), (8, 8, 1), 5 * 2 * np.eye(10, dtype="float32")[3])
     images, labels = few
     wrong = (images, np.full_like(labels, 2))
     report = quiet(model, wrong, "fgsm", "square-5")
@@ -279,3 +279,13 @@ def test_tensors_and_lists_are_taken(digits_classifier, few):
     assert quiet(digits_classifier, few, "fgsm", eps=np.float32(EPS)).to_dict()["threat"][
         "eps"
     ] == np.float32(EPS)
+
+
+def test_a_minimum_norm_attack_that_finds_nothing_leaves_all_standing(few):
+    _, labels = few
+    constant = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(10)])
+    constant.set_weights([np.zeros((64, 10), "float32"), 2 * np.eye(10, dtype="float32")[3]])
+    outcome = quiet(constant, few, "ddn-2", norm="l2").outcomes["ddn-2"]
+    np.testing.assert_array_equal(outcome.correct, labels == 3)
+    assert all(np.isnan(values).all() for values in outcome.distances.values())
+    assert outcome.distance_summary == {}

@@ -1,0 +1,53 @@
+"""Options that several commands take, and what follows from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from keras_robust.errors import InputError
+
+
+class Radii(click.ParamType):
+    """A radius, or "start:stop:step" for a sweep."""
+
+    name = "EPS"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float | list[float]:
+        try:
+            numbers = [float(part) for part in str(value).split(":")]
+        except ValueError:
+            self.fail(f'give a number, or "start:stop:step". Received: {value!r}.', param, ctx)
+        if len(numbers) == 1:
+            return numbers[0]
+        if len(numbers) != 3 or not (numbers[2] > 0 and 0 <= numbers[0] <= numbers[1] < np.inf):
+            self.fail(
+                f'a sweep is "start:stop:step", rising from 0 or more. Received: {value!r}.', param, ctx
+            )
+        start, stop, step = numbers
+        return [round(start + step * index, 10) for index in range(int((stop - start) / step + 1e-6) + 1)]
+
+
+dataset = click.option("--dataset", help="Dataset whose test set is taken.  [default: the card's]")
+eps = click.option("--eps", type=float, help="Radius of the ball in [0, 1] units.  [default: the card's]")
+norm = click.option("--norm", help="linf or l2.  [default: the card's]")
+examples = click.option(
+    "--examples", type=click.IntRange(min=1), help="Size of a random subset.  [default: all]"
+)
+seed = click.option("--seed", default=0, show_default=True, help="Seed of all that is drawn at random.")
+
+
+def out(help: str) -> Any:
+    """The option --out, a directory."""
+    return click.option("--out", type=click.Path(path_type=Path), help=help)
+
+
+def source(model: str, card: Any, dataset: str | None) -> str:
+    """The dataset asked for, or that of the model's card."""
+    chosen = dataset or (card and card.dataset)
+    if not chosen:
+        raise InputError(f"{model} has no card: say which --dataset to attack.")
+    return chosen

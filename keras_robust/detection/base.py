@@ -1,0 +1,77 @@
+"""What every detector does: fit, score, predict."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from keras_robust.errors import require
+from keras_robust.registry import Registry
+
+detectors: Registry[type[Detector]] = Registry("detector")
+
+
+class Detector(ABC):
+    """Tells adversarial inputs of one classifier from clean and noisy ones.
+
+    Attributes:
+        threshold: scores above it are called adversarial; None before `fit`.
+    """
+
+    threshold: float | None = None
+
+    @abstractmethod
+    def fit(
+        self, model: Any, clean: Any, adversarial: Any = None, noisy: Any = None, labels: Any = None
+    ) -> Detector:
+        """Learn from inputs of each kind; what a detector has no use for may be left out.
+
+        Args:
+            model: the classifier that is guarded.
+            clean: images `(N, ...)` float32 in [0, 1].
+            adversarial: images made on `model`.
+            noisy: images with random noise of the size of the attack, which are not adversarial.
+            labels: classes of the clean images `(N,)`.
+
+        Returns:
+            itself.
+        """
+
+    @abstractmethod
+    def score(self, model: Any, images: Any) -> np.ndarray:
+        """One number an image, `(N,)`: the larger, the likelier adversarial."""
+
+    def predict(self, model: Any, images: Any) -> np.ndarray:
+        """Which images are called adversarial, `(N,)` bool."""
+        require(self.threshold is not None, f"{type(self).__name__} has no threshold yet: fit it first.")
+        return self.score(model, images) > self.threshold
+
+    def roc_auc(self, model: Any, clean: Any, adversarial: Any) -> float:
+        """Area under the ROC curve of the scores, in [0, 1]; see `roc_auc`."""
+        return roc_auc(self.score(model, clean), self.score(model, adversarial))
+
+
+def roc_auc(clean: np.ndarray, adversarial: np.ndarray) -> float:
+    """Area under the ROC curve: how likely an adversarial input has a higher score than a clean one.
+
+    Args:
+        clean: scores `(N,)`, N >= 1.
+        adversarial: scores `(M,)`, M >= 1.
+
+    Raises:
+        InputError: one of them is empty.
+
+    >>> roc_auc(np.array([0.1, 0.4]), np.array([0.3, 0.8]))
+    0.75
+    """
+    from sklearn.metrics import roc_auc_score
+
+    require(
+        len(clean) > 0 and len(adversarial) > 0,
+        "A ROC curve needs scores of both kinds. "
+        f"Received: {len(clean)} clean and {len(adversarial)} adversarial ones.",
+    )
+    truth = np.repeat([0, 1], [len(clean), len(adversarial)])
+    return float(roc_auc_score(truth, np.concatenate([clean, adversarial])))

@@ -1,0 +1,56 @@
+"""The entropy of the prediction as a sign of an adversarial input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from keras_robust import losses
+from keras_robust.attacks.seen import see
+from keras_robust.detection.base import Detector, detectors
+from keras_robust.errors import is_finite, require
+from keras_robust.validation import check_images, check_logits
+
+
+@detectors.register("entropy")
+class EntropyDetector(Detector):
+    """Calls an input adversarial if the entropy of its prediction is high.
+
+    Args:
+        false_positive_rate: the share of clean (and noisy) inputs that may be called adversarial, in [0, 1);
+            it sets the threshold in `fit`, which needs no adversarial inputs.
+
+    Wherever a model is asked for, None says that logits `(N, K)` stand in the place of images.
+
+    Source: Bui et al., ECCV 2020, which proposes it for classifiers with compact latents.
+
+    >>> import keras_robust as kr
+    >>> model = kr.zoo.load("at_digits")
+    >>> images, labels = kr.data.load("digits", "test", examples=100, seed=0)
+    >>> detector = EntropyDetector(false_positive_rate=0.1).fit(model, images)
+    >>> float(detector.predict(model, images).mean())
+    0.09
+    """
+
+    def __init__(self, false_positive_rate: float = 0.05) -> None:
+        require(
+            is_finite(false_positive_rate) and 0 <= false_positive_rate < 1,
+            f"false_positive_rate must be in [0, 1). Received: {false_positive_rate!r}.",
+        )
+        self.false_positive_rate = false_positive_rate
+
+    def fit(
+        self, model: Any, clean: Any, adversarial: Any = None, noisy: Any = None, labels: Any = None
+    ) -> EntropyDetector:
+        scores = [self.score(model, images) for images in (clean, noisy) if images is not None]
+        # An entropy that occurred, so that no more than the share lies above it.
+        self.threshold = float(
+            np.quantile(np.concatenate(scores), 1 - self.false_positive_rate, method="higher")
+        )
+        return self
+
+    def score(self, model: Any, images: Any) -> np.ndarray:
+        if model is not None:
+            images = see(model, check_images(images, model.input_shape[1:])).logits
+        return np.asarray(losses.entropy(check_logits(images)))

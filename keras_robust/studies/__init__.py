@@ -1,0 +1,12 @@
+"""Studies: a paper's table or figure as data that one command repeats, ours beside the paper's."""
+
+from keras_robust.studies import looking  # noqa: F401  (it registers its measures)
+from keras_robust.studies.measures import Subject as Subject
+from keras_robust.studies.measures import measures as measures
+from keras_robust.studies.reproducing import reproduce as reproduce
+from keras_robust.studies.results import Cell as Cell
+from keras_robust.studies.results import Results as Results
+from keras_robust.studies.study import Study as Study
+from keras_robust.studies.study import describe as describe
+from keras_robust.studies.study import load as load
+from keras_robust.studies.study import names as names

@@ -1,0 +1,165 @@
+"""What a study measures of a model: one number for a cell, and files where a number says too little."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_robust.errors import require
+from keras_robust.registry import Registry
+from keras_robust.schema import check_options
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_robust.attacks import Attack
+    from keras_robust.evaluation import Outcome
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is measured.
+
+    Attributes:
+        model: float32 classifier.
+        dataset: its dataset's name.
+        threat: `{"norm": ..., "eps": ..., "step_size": ...}` of its recipe.
+        examples: how many test images to measure on.
+        seed: of the images and of all that is random.
+        directory: where the measure keeps what it found so far, and leaves pictures and their data.
+        progress: show the progress of an attack.
+    """
+
+    model: keras.Model
+    dataset: str
+    threat: Mapping[str, Any]
+    examples: int
+    seed: int
+    directory: Path
+    progress: bool = True
+
+
+measures: Registry[Callable[..., float]] = Registry("measure")
+
+
+def check_measure(name: str, options: Mapping[str, Any], models: int = 1) -> None:
+    """Refuse an unknown measure, options that it does not take, or a source where it takes none."""
+    measure = measures[name]
+    given = ("subject", "source")[:models]
+    require(
+        set(given) <= set(inspect.signature(measure).parameters),
+        f"The measure {name} is taken of one model and has no source.",
+    )
+    check_options(f"measure {name}", options, measure, supplied=given)
+
+
+@measures.register("accuracy")
+def accuracy(
+    subject: Subject,
+    attack: str | dict[str, Any] = "clean",
+    eps: float | None = None,
+    norm: str | None = None,
+    step_size: float | None = None,
+) -> float:
+    """Share of the examples that stand after an attack, in percent.
+
+    Args:
+        subject: what is measured.
+        attack: a short name, or `{"name": ..., **options}`.
+        eps, norm, step_size: the threat model, where it is not the recipe's.
+    """
+    return _attacked(subject, attack, eps, norm, step_size).accuracy
+
+
+@measures.register("distance")
+def distance(
+    subject: Subject,
+    attack: str | dict[str, Any],
+    measured: str = "l2",
+    statistic: str = "mean",
+) -> float:
+    """Mean or median distance of the nearest misclassified images that a minimum-norm attack finds.
+
+    Args:
+        subject: what is measured.
+        attack: as in `accuracy`.
+        measured: "linf", "l2" or "rms".
+        statistic: "mean" or "median".
+    """
+    outcome = _attacked(subject, attack, norm="l2")
+    return outcome.distance_summary.get(measured, {}).get(statistic, float("nan"))
+
+
+@measures.register("transfer")
+def transfer(subject: Subject, source: Subject, attack: str | dict[str, Any]) -> float:
+    """Accuracy in percent on adversarial images that were made on another model.
+
+    Args:
+        subject: what is measured.
+        source: what the images are made on, inside its threat model.
+        attack: as in `accuracy`.
+    """
+    from keras_robust.evaluation import transfer as transferred
+
+    found = transferred(
+        {"subject": subject.model, "source": source.model},
+        subject.dataset,
+        _named(attack, source.threat, source.model),
+        **source.threat,
+        examples=subject.examples,
+        seed=subject.seed,
+        progress=subject.progress,
+    )
+    return float(found.matrix[found.names.index("source"), found.names.index("subject")])
+
+
+def attack_on(subject: Subject, attack: str | dict[str, Any]) -> Attack:
+    """The attack that a cell names, in the subject's threat model."""
+    made = next(iter(_named(attack, subject.threat, subject.model).values()))
+    require(made is not None, f"This measure needs an attack. Received: {attack!r}.")
+    return made  # type: ignore[return-value]
+
+
+def _attacked(
+    subject: Subject,
+    attack: str | dict[str, Any],
+    eps: float | None = None,
+    norm: str | None = None,
+    step_size: float | None = None,
+) -> Outcome:
+    from keras_robust.evaluation import evaluate
+
+    given = {"eps": eps, "norm": norm, "step_size": step_size}
+    threat = {**subject.threat, **{key: value for key, value in given.items() if value is not None}}
+    named = _named(attack, threat, subject.model)
+    report = evaluate(
+        subject.model,
+        subject.dataset,
+        named,
+        **threat,
+        examples=subject.examples,
+        seed=subject.seed,
+        checks=False,
+        directory=subject.directory,
+        resume=True,
+        progress=subject.progress,
+    )
+    return report.outcomes[next(iter(named))]
+
+
+def _named(
+    attack: str | dict[str, Any], threat: Mapping[str, Any], model: keras.Model
+) -> dict[str, Attack | None]:
+    """The attack by the name that reports give it; options stated go before those of the short name."""
+    from keras_robust.evaluation.naming import attack_named
+
+    options = {"name": attack} if isinstance(attack, str) else dict(attack)
+    name = options.pop("name")
+    made = attack_named(name, threat, model)
+    if made is None or not options:
+        return {name: made}
+    check_options(f"attack {name}", {"eps": made.eps, **options}, type(made))
+    return {name: replace(made, **options)}

@@ -1,0 +1,163 @@
+"""What a paper's table or figure is made of, read from a file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from keras_robust.errors import InputError, require, unknown_name
+from keras_robust.packaged import packaged
+from keras_robust.recipes import PROFILES, Recipe, merged, read
+from keras_robust.recipes import load as load_recipe
+from keras_robust.schema import check_options
+from keras_robust.studies.measures import check_measure
+
+
+def names() -> list[str]:
+    """Names of the packaged studies, "system/table"."""
+    place = packaged("recipes") / "studies"
+    return sorted(path.relative_to(place).with_suffix("").as_posix() for path in place.rglob("*.yaml"))
+
+
+def describe(name: str) -> str:
+    """The title of a study."""
+    return str(_text(name).get("title", ""))
+
+
+def load(name: str, profile: str = "laptop") -> Study:
+    """Read and check a study.
+
+    Args:
+        name: a packaged study's name, such as "adr/table1", or the path of a YAML file.
+        profile: "paper", "laptop" or "smoke": that of the recipes, and of what the study says for it.
+
+    Raises:
+        InputError: unknown name or profile, or a study that says something it cannot; it names the place.
+
+    >>> load("adr/table1").columns["PGD-40"]["measure"]
+    'accuracy'
+    """
+    if profile not in PROFILES:
+        raise unknown_name("profile", profile, PROFILES)
+    text = _text(name)
+    profiles = text.pop("profiles", {})
+    for key in profiles:
+        if key not in PROFILES:
+            raise unknown_name(f"profile of {name}", key, PROFILES)
+    settings = merged(text, profiles.get(profile) or {})
+    check_options(name, settings, Study, supplied=("name", "profile"))
+    study = Study(name=str(Path(name).with_suffix("")), profile=profile, **settings)
+    study.check()
+    return study
+
+
+def _text(name: str) -> dict[str, Any]:
+    path = (
+        Path(name) if name.endswith((".yaml", ".yml")) else packaged("recipes") / "studies" / f"{name}.yaml"
+    )
+    if not path.is_file():
+        raise unknown_name("study", name, names())
+    return read(path)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A table of models against measures, and what the paper printed in it.
+
+    A row and a column together say what a cell is: which `recipe` trains the model, with `set` as its
+    overrides, and which `measure` is taken of it, with the measure's options; `source` is the recipe of a
+    second model, for a measure that needs two. A column's `where` fills the braces in recipes. A row
+    without a recipe is a method that is not built here: its figures are the paper's alone.
+
+    Attributes:
+        name, profile: where it comes from.
+        title: what the paper's table or figure shows.
+        source: paper, table, and what else was read there.
+        rows, columns: settings by name, in the paper's order.
+        defaults: settings that hold where neither row nor column says otherwise.
+        paper: the paper's figures, `{row: {column: figure}}`.
+        set: overrides of every row's recipe, applied last.
+        examples: test images that every measure is taken on, drawn with the seed.
+        seeds: of training and measuring, each a repetition of the whole.
+        curves: whether the columns are points of curves, one for each row, named by numbers.
+        notes: what a reader must know.
+    """
+
+    name: str
+    profile: str
+    title: str
+    source: str
+    rows: dict[str, Any]
+    columns: dict[str, Any]
+    defaults: dict[str, Any] = field(default_factory=dict)
+    paper: dict[str, Any] = field(default_factory=dict)
+    set: dict[str, Any] = field(default_factory=dict)
+    examples: int = 1000
+    seeds: list[int] = field(default_factory=lambda: [0])
+    curves: dict[str, Any] | None = None
+    notes: str = ""
+
+    def check(self) -> None:
+        """Check every row, column and figure against what it names."""
+        require(bool(self.rows and self.columns and self.seeds), f"{self.name}: no rows, columns or seeds.")
+        for row, figures in self.paper.items():
+            if row not in self.rows:
+                raise unknown_name(f"row in the paper's figures of {self.name}", row, self.rows)
+            for column in figures:
+                if column not in self.columns:
+                    raise unknown_name(f"column in the paper's figures of {self.name}", column, self.columns)
+        for row, column in self.places():
+            try:
+                self._check_cell(row, column)
+            except InputError as error:
+                raise InputError(f"{self.name}: {row}, {column}: {error}") from error
+
+    def places(self) -> Iterable[tuple[str, str]]:
+        """Every row with every column."""
+        return itertools.product(self.rows, self.columns)
+
+    def cell(self, row: str, column: str) -> Measurement | None:
+        """What is measured in a cell; None for a row that is only quoted."""
+        return self._cells[row, column]
+
+    def figure(self, row: str, column: str) -> float | None:
+        """The paper's figure."""
+        return self.paper.get(row, {}).get(column)
+
+    def _check_cell(self, row: str, column: str) -> None:
+        if (cell := self.cell(row, column)) is not None:
+            check_measure(cell.measure, cell.options, models=len(cell.named))
+            cell.recipes(self.profile, self.seeds[0])
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, str], Measurement | None]:
+        return {
+            (row, column): self._measurement(self.rows[row] or {}, self.columns[column] or {})
+            for row, column in self.places()
+        }
+
+    def _measurement(self, row: dict[str, Any], column: dict[str, Any]) -> Measurement | None:
+        settings = merged(merged(self.defaults, row), column)
+        if "recipe" not in settings:
+            return None
+        where, measure = settings.pop("where", {}), settings.pop("measure", "accuracy")
+        named = [settings.pop(key).format(**where) for key in ("recipe", "source") if key in settings]
+        return Measurement(named, {**settings.pop("set", {}), **self.set}, measure, settings)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured in a cell: a measure with its options, on models by the recipes that train them."""
+
+    named: list[str]
+    overrides: dict[str, Any]
+    measure: str
+    options: dict[str, Any]
+
+    def recipes(self, profile: str, seed: int) -> list[Recipe]:
+        """The recipe of the model, and that of the second one if there is one."""
+        return [load_recipe(name, profile, {"seed": seed, **self.overrides}) for name in self.named]

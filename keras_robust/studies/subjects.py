@@ -1,0 +1,66 @@
+"""The models of a study: taken from the zoo if it has them, else trained, once for all studies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from keras_robust import data, training, zoo
+from keras_robust.errors import InputError
+from keras_robust.recipes import Recipe
+from keras_robust.zoo.cards import CARD, Card
+
+
+class Missing(Exception):
+    """Nothing can be measured; the message says why."""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Models by recipe.
+
+    Attributes:
+        directory: where they are trained and kept, each in `<recipe>-<digest>`.
+        train: whether to train what is missing.
+        progress: show the progress of a training.
+    """
+
+    directory: Path
+    train: bool = True
+    progress: bool = True
+
+    def place(self, recipe: Recipe) -> Path:
+        """The directory with the card and weights of the classifier that a recipe trains.
+
+        Raises:
+            Missing: the dataset is absent, or the model is not trained and must not be.
+        """
+        try:
+            data.load(recipe.dataset, "test", raw=True)
+        except InputError:
+            raise Missing("dataset absent") from None
+        for card in zoo.list():
+            if (card.training or {}).get("digest") == recipe.digest:
+                return zoo.lookup.directory(card.name)
+        directory = self.directory / f"{recipe.name}-{recipe.digest}"
+        if not (directory / CARD).exists():
+            if not self.train:
+                raise Missing("not trained")
+            training.train(recipe, directory, resume=True, verbose="auto" if self.progress else 0)
+        return directory
+
+    def card(self, recipe: Recipe) -> Card:
+        """The card of the classifier that a recipe trains."""
+        return Card.read(self.place(recipe) / CARD)
+
+    def model(self, recipe: Recipe) -> Any:
+        """The float32 classifier that a recipe trains."""
+        return _opened(self.place(recipe), self.card(recipe).sha256)
+
+
+@lru_cache(maxsize=2)
+def _opened(place: Path, sha256: str) -> Any:
+    """The model in a directory; the last ones are kept, so that what is compiled for them serves again."""
+    return zoo.open_model(place)[0]
