@@ -16,11 +16,13 @@ _MODULES = (
     "attacks",
     "data",
     "defenses",
+    "detection",
     "evaluation",
     "layers",
     "losses",
     "models",
     "recipes",
+    "studies",
     "training",
     "zoo",
 )

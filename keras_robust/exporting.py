@@ -39,7 +39,8 @@ def export(
     are allowed: operations that would need TensorFlow beside the TFLite runtime ("flex ops") are refused.
 
     Args:
-        model: functional or Sequential model, images `(B, H, W, C)` float32 in [0, 1] to logits `(B, K)`.
+        model: functional or Sequential model, images `(B, H, W, C)` float32 in [0, 1] to logits `(B, K)`,
+            or for a SavedModel to several outputs by name, one of them "logits".
         path: a name that ends in `.tflite`, or a directory for a SavedModel. An earlier export there is
             replaced. The batch size of the export is free.
         quantize: for TFLite only. `None` keeps float32, `"float16"` stores float16 weights, `"dynamic"`
@@ -67,10 +68,13 @@ def export(
     path = Path(path)
     shape = _image_shape(model)
     _check_target(path)
+    if path.suffix == ".tflite":
+        _check_layers(model)
     _check_quantization(path, quantize, calibration)
     images = _random_images(shape) if calibration is None else check_images(calibration, shape)
     model = in_float32(model)
-    check_logits(model.predict(images, verbose=0))
+    outputs = model.predict(images, verbose=0)
+    check_logits(outputs["logits"] if isinstance(outputs, dict) else outputs)
     try:
         with replacing(path) as draft, _quiet():
             if path.suffix == ".tflite":
@@ -291,6 +295,17 @@ def _check_target(path: Path) -> None:
         )
 
 
+def _check_layers(model: keras.Model) -> None:
+    """Refuse layers that say of themselves why TFLite cannot run them."""
+    for layer in model._flatten_layers():
+        reason = getattr(layer, "why_not_tflite", None)
+        require(
+            reason is None,
+            f"The model cannot be converted to TFLite: the layer {layer.name!r} has no place there, because "
+            f"{reason}. Export a SavedModel, or the classifier without that layer.",
+        )
+
+
 def _check_quantization(path: Path, quantize: str | None, calibration: Any) -> None:
     if quantize is not None and quantize not in QUANTIZATIONS:
         raise unknown_name("quantization", quantize, QUANTIZATIONS)
@@ -365,6 +380,7 @@ def _load_saved_model(path: Path) -> Classifier:
     except (OSError, KeyError, tf.errors.OpError) as error:
         raise InputError(f"{path} is not a SavedModel that can be served: {error}") from error
     inputs, outputs = serve.structured_input_signature[1], serve.structured_outputs
+    outputs = {"logits": outputs["logits"]} if "logits" in outputs else outputs  # one of a detector's outputs
     _require_one_input_and_output(path, inputs, outputs)
     (name,), (output,) = inputs, outputs
     shape = inputs[name].shape[1:].as_list()

@@ -7,8 +7,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from keras_robust.errors import InputError
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # both make plain data only; the C one is quick
 
 
 @contextmanager
@@ -38,3 +43,17 @@ def write_text(path: Path | str, text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as draft:
         draft.write_text(text)
+
+
+def read_yaml(path: Path | str) -> Any:
+    """What a YAML file says, as plain data.
+
+    Raises:
+        InputError: it cannot be read, or is not YAML.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_LOADER)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Cannot read {path}: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
+        raise InputError(f"{path}: not valid YAML: {error}") from error

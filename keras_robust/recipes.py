@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from keras_robust.errors import InputError, is_finite, require, unknown_name
+from keras_robust.files import read_yaml
 from keras_robust.packaged import packaged
 from keras_robust.registry import Registry
 from keras_robust.schema import check_options
@@ -240,7 +241,8 @@ class Recipe:
 
             with _said_of("augment"):
                 augmentation.build(self.augment, shape)
-        _check("architecture", self.architecture, architectures, ("input_shape", "num_classes", "dtype"))
+        supplied = ("input_shape", "num_classes", "dtype")
+        _check("architecture", self.architecture, architectures, supplied, optional=("synchronized",))
         _check("defense", self.defense, defenses, ("classifier", "adversary", "terms", "seed", "name"))
         _check("schedule", self.schedule, schedules, ("learning_rate", "steps", "epochs"))
         _check("optimizer", self.optimizer, _optimizers(), ("name",))
@@ -378,12 +380,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, or is not a mapping in YAML.
     """
-    try:
-        text = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Cannot read {path}: {error}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
-        raise InputError(f"{path}: not valid YAML: {error}") from error
+    text = read_yaml(path)
     require(isinstance(text, dict), f"{path}: a recipe is a mapping of keys to values. Received: {text!r}.")
     return text
 

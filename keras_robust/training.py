@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from keras_robust.errors import InputError, require, unknown_name
+from keras_robust.errors import InputError, require
 from keras_robust.files import write_text
 from keras_robust.recipes import Recipe, read
+from keras_robust.workers import Workers
+from keras_robust.workers import strategy as strategy_of
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 RECIPE = "recipe.yaml"
 CHECKPOINT = "checkpoint.weights.h5"
@@ -27,7 +28,7 @@ def train(
     recipe: Recipe,
     directory: Path | str,
     resume: bool = False,
-    strategy: str = "single",
+    strategy: str | tf.distribute.Strategy = "single",
     verbose: Any = "auto",
 ) -> keras.Model:
     """Train `recipe` in `directory` and return the float32 classifier that its guard kept.
@@ -38,64 +39,76 @@ def train(
     its last epoch, one that was interrupted (Ctrl-C) inside an epoch from its last step, and ends with
     the same weights as an uninterrupted run on one device.
 
+    Several workers call this alike, with a directory that they share. The chief writes; a worker that is
+    lost stops the others, and all of them together resume.
+
     Args:
         recipe: what to train.
         directory: of a new run, or with `resume` of one begun with the same recipe.
         resume: go on with the run in `directory` if there is one.
-        strategy: "single" device, or "mirrored" over all devices of this host.
+        strategy: to train under, or its name in `keras_robust.workers.strategy`. "multiworker" and "tpu"
+            must be made before anything else uses TensorFlow, so hand over what `strategy` returned.
         verbose: as in `keras.Model.fit`.
 
     Raises:
-        InputError: the directory holds a run already, another recipe's run, or cannot be written.
+        InputError: the directory holds a run already, another recipe's run, or cannot be written; workers
+            that differ in recipe or directory.
+        WorkerLost: another worker has ended.
 
     >>> import keras_robust as kr, tempfile
     >>> recipe = kr.recipes.load("at_digits", profile="smoke")
     >>> classifier = train(recipe, tempfile.mkdtemp(), verbose=0)
     """
-    import keras_robust as kr
-    from keras_robust.defenses.callbacks import beside
-    from keras_robust.zoo.loading import DECLARED
-
     directory = Path(directory)
-    if strategy not in STRATEGIES:
-        raise unknown_name("strategy", strategy, STRATEGIES)
-    _claim(recipe, directory, resume)
-    chosen = STRATEGIES[strategy]()
-    with chosen.scope() if chosen else nullcontext():
+    chosen = strategy_of(strategy) if isinstance(strategy, str) else strategy
+    workers = Workers(chosen)
+    workers.on_chief(lambda: _claim(recipe, directory, resume))
+    workers.share(directory)
+    workers.together(lambda: _claim(recipe, directory, resume=True))
+    with chosen.scope():
         defense = recipe.build()
-    steps = recipe.steps_per_epoch
-    epoch = _restore(defense, directory / CHECKPOINT) // steps
-    callbacks = recipe.callbacks(directory, best=_rewind(directory / HISTORY, epoch))
-    # Restored each time, because the end of `fit` puts averages in the place of the weights.
-    while (step := _restore(defense, directory / CHECKPOINT)) < recipe.epochs * steps:
-        epoch, offset = divmod(step, steps)
-        try:
-            defense.fit(
-                recipe.data(initial_step=step)[0],
-                initial_epoch=epoch,
-                epochs=epoch + 1 if offset else recipe.epochs,  # first what is left of an epoch
-                callbacks=callbacks,
-                shuffle=False,  # the pipeline does it
-                verbose=verbose,
-            )
-        except KeyboardInterrupt:
-            if int(defense.step.numpy()) % steps:  # an epoch is not over before it is scored
-                callbacks[-1].save()
-            raise
-    classifier = recipe.classifier()
-    classifier.load_weights(directory / BEST)
-    for kind, companion in defense.companions().items():
-        companion.load_weights(beside(directory / BEST, kind))
-    for name in DECLARED:
-        object.__setattr__(classifier, name, getattr(defense.classifier, name))
-    seconds = sum(row["seconds"] for row in history(directory))
-    card = kr.zoo.describe(classifier, recipe.name, recipe, seconds=round(seconds))
-    kr.zoo.write(directory, classifier, card)
+    _fit(defense, recipe, directory, workers, verbose)
+    classifier = _kept(defense, recipe, directory)
+    workers.on_chief(lambda: _write_entry(classifier, recipe, directory))
     return classifier
 
 
-def _restore(defense: Any, checkpoint: Path) -> int:
-    """Load the checkpoint if there is one; the number of steps taken."""
+def _fit(defense: Any, recipe: Recipe, directory: Path, workers: Workers, verbose: Any) -> None:
+    """Train from the checkpoint, if there is one, to the end."""
+    steps = recipe.steps_per_epoch
+    epoch = _restore(defense, directory, workers) // steps
+    callbacks = workers.on_chief(
+        lambda: recipe.callbacks(directory, best=_rewind(directory / HISTORY, epoch)), otherwise=[]
+    )
+    # Restored each time, because the end of `fit` puts averages in the place of the weights.
+    while (step := _restore(defense, directory, workers)) < recipe.epochs * steps:
+        epoch, offset = divmod(step, steps)
+        try:
+            with workers.watched():
+                defense.fit(
+                    recipe.data(initial_step=step)[0],
+                    initial_epoch=epoch,
+                    epochs=epoch + 1 if offset else recipe.epochs,  # first what is left of an epoch
+                    callbacks=callbacks,
+                    shuffle=False,  # the pipeline does it
+                    verbose=verbose if workers.is_chief else 0,
+                )
+        except KeyboardInterrupt:
+            # An epoch is not over before it is scored.
+            if workers.is_chief and int(defense.step.numpy()) % steps:
+                callbacks[-1].save()
+            raise
+        workers.wait()  # the chief may still write
+
+
+def _restore(defense: Any, directory: Path, workers: Workers) -> int:
+    """Load the checkpoint if there is one, the same on all workers; the number of steps taken."""
+    step = workers.together(lambda: _load(defense, directory / CHECKPOINT))
+    workers.agree("step", step)
+    return step
+
+
+def _load(defense: Any, checkpoint: Path) -> int:
     if checkpoint.exists():
         try:
             defense.load_weights(checkpoint)
@@ -104,13 +117,27 @@ def _restore(defense: Any, checkpoint: Path) -> int:
     return int(defense.step.numpy())
 
 
-def _mirrored() -> Any:
-    import tensorflow as tf
+def _kept(defense: Any, recipe: Recipe, directory: Path) -> keras.Model:
+    """The classifier that the guard kept, with what the defense declares of it."""
+    from keras_robust.defenses.callbacks import beside
+    from keras_robust.zoo.loading import DECLARED
 
-    return tf.distribute.MirroredStrategy()
+    classifier = recipe.classifier()
+    classifier.load_weights(directory / BEST)
+    for kind, companion in defense.companions().items():
+        companion.load_weights(beside(directory / BEST, kind))
+    for name in DECLARED:
+        object.__setattr__(classifier, name, getattr(defense.classifier, name))
+    return classifier
 
 
-STRATEGIES: dict[str, Callable[[], Any]] = {"single": lambda: None, "mirrored": _mirrored}
+def _write_entry(classifier: keras.Model, recipe: Recipe, directory: Path) -> None:
+    """Make the directory one that opens like an entry of the zoo."""
+    import keras_robust as kr
+
+    seconds = sum(row["seconds"] for row in history(directory))
+    card = kr.zoo.describe(classifier, recipe.name, recipe, seconds=round(seconds))
+    kr.zoo.write(directory, classifier, card)
 
 
 def history(directory: Path | str) -> list[dict[str, float]]:

@@ -1,11 +1,17 @@
-"""Tiny models and arrays that the tests share."""
+"""Tiny models, arrays and worker processes that the tests share."""
+
+import os
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
+from worker_processes import Worker, free_addresses
 
 from keras_robust.models import LatentClassifier
+
+TESTS = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +67,25 @@ def digits_classifier(linear, digits):
     inputs = np.c_[images.reshape(len(images), -1), np.ones(len(images))]
     weights = 10 * np.linalg.solve(inputs.T @ inputs + 100 * np.eye(65), inputs.T @ np.eye(10)[labels])
     return linear(weights[:-1], images.shape[1:], weights[-1])
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Starts workers: gives each `(work, *arguments)` its process, which does not outlive the tests."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, [TESTS.parent, TESTS, TESTS / "defenses"]))
+    started = []
+
+    def start(*works, addresses=None):
+        logs = tmp_path_factory.mktemp("logs")
+        addresses = addresses or free_addresses(len(works))
+        group = [
+            Worker(logs / f"{index}.log", addresses, index, *work) for index, work in enumerate(works) if work
+        ]
+        started.extend(group)
+        return group
+
+    yield start
+    for worker in started:
+        worker.kill()
+    os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)

@@ -50,7 +50,7 @@ class Sender(keras.callbacks.Callback):
         self.signum, self.after_step, self.after_epoch = signum, after_step, after_epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.step) == self.after_step:
+        if int(self.model.step.numpy()) == self.after_step:
             os.kill(os.getpid(), self.signum)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -15,7 +15,7 @@ import bench_autoattack
 
 from keras_robust import models
 
-TIMED = {"attack", "step", "precision", "libraries"}
+TIMED = {"attack", "step", "adr", "mat", "atld", "precision", "libraries"}
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 _CIFAR = {"input_shape": (32, 32, 3)}
 MODELS: dict[str, dict[str, Any]] = {
+    "cnn_4c3f_32": {"name": "cnn_4c3f", "input_shape": (28, 28, 1)},
     "cnn_4c3f_64": {"name": "cnn_4c3f", "filters": 64, "hidden": 256, **_CIFAR},
     "wrn_16_2": {"name": "wide_resnet", "depth": 16, "width": 2, **_CIFAR},
     "small_cnn": {"name": "small_cnn", "input_shape": (8, 8, 1)},
@@ -83,14 +84,14 @@ def section(function: Section) -> Section:
     return function
 
 
-def build_model(name: str, dtype: str = "float32") -> Any:
-    """An untrained model, the same at each call."""
+def build_model(name: str, dtype: str = "float32", **options: Any) -> Any:
+    """An untrained model, the same at each call; `options` are further ones of its architecture."""
     import keras
 
     from keras_robust import models
 
     keras.utils.set_random_seed(0)
-    return models.build(**MODELS[name], dtype=dtype)
+    return models.build(**MODELS[name], dtype=dtype, **options)
 
 
 def random_batch(name: str, size: int) -> tuple[np.ndarray, np.ndarray]:

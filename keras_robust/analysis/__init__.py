@@ -7,6 +7,8 @@ from keras_robust.analysis.cosine import cosine_table as cosine_table
 from keras_robust.analysis.curve import Curve as Curve
 from keras_robust.analysis.curve import accuracy_curve as accuracy_curve
 from keras_robust.analysis.curve import sweep as sweep
+from keras_robust.analysis.detection import DetectionTable as DetectionTable
+from keras_robust.analysis.detection import detection as detection
 from keras_robust.analysis.dimension import IntrinsicDimension as IntrinsicDimension
 from keras_robust.analysis.dimension import intrinsic_dimension as intrinsic_dimension
 from keras_robust.analysis.entropy import PredictionEntropy as PredictionEntropy

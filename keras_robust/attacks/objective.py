@@ -12,6 +12,7 @@ from keras import ops
 from keras_robust import losses
 from keras_robust.attacks.view import Goal, View
 from keras_robust.errors import InputError, is_finite, require
+from keras_robust.losses.feature_norm import feature_norm
 from keras_robust.registry import Registry
 from keras_robust.schema import check_options
 
@@ -23,11 +24,13 @@ class Objective:
     """Base: subclass it, give `__call__`, and register it under a name.
 
     `needs_clean` asks for the view of the clean images in `goal.clean`; an objective that ignores
-    the labels and has no targeted form says so with `targetable = False`.
+    the labels and has no targeted form says so with `targetable = False`, and one whose value of an
+    example depends on the others of its batch with `coupled = True`.
     """
 
     needs_clean = False
     targetable = True
+    coupled = False
 
     def __call__(self, view: View, goal: Goal) -> Any:
         raise NotImplementedError
@@ -114,6 +117,33 @@ class ReverseKL(Objective):
 
 
 @keras.saving.register_keras_serializable("keras_robust")
+@objectives.register("local_compactness")
+@dataclass(frozen=True)
+class LatentDistance(Objective):
+    """Distance of the latent from that of the clean image: the compactness that ADR trains, climbed.
+
+    Args:
+        norm: 1 (mean over the features of |d|), 2 (sqrt of the mean of d²) or "inf" (max |d|).
+    """
+
+    norm: int | str = 1
+
+    needs_clean = True
+    targetable = False
+
+    def __post_init__(self) -> None:
+        feature_norm(self.norm)
+
+    def __call__(self, view: View, goal: Goal) -> Any:
+        require(
+            view.latent is not None,
+            "The objective 'local_compactness' climbs in the latent of a LatentClassifier; see "
+            "keras_robust.models.split.",
+        )
+        return losses.local_compactness(_clean(goal).latent, view.latent, self.norm)
+
+
+@keras.saving.register_keras_serializable("keras_robust")
 @objectives.register("weighted")
 @dataclass(frozen=True)
 class Weighted(Objective):
@@ -143,6 +173,10 @@ class Weighted(Objective):
     @property
     def targetable(self) -> bool:  # type: ignore[override]
         return all(objective.targetable for objective in self.objectives)
+
+    @property
+    def coupled(self) -> bool:  # type: ignore[override]
+        return any(objective.coupled for objective in self.objectives)
 
     @property
     def label(self) -> str:

@@ -231,19 +231,24 @@ class CW(PGD):
     loss: Any = "margin"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _OwnTargets(PGD):
+    """Base of targeted attacks that choose their targets."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(not self.targeted, f"{type(self).__name__} chooses its own targets. Received: targeted=True.")
+        check_targetable(self.objective)
+
+
 @keras.saving.register_keras_serializable("keras_robust")
 @attacks.register("multi_targeted")
 @dataclass(frozen=True, kw_only=True)
-class MultiTargeted(PGD):
+class MultiTargeted(_OwnTargets):
     """Targeted PGD towards every other class in turn; any misclassification ends it.
 
     Source: the multi-targeted evaluation of ADR (Bui et al. 2020), Gowal et al. 2019.
     """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(not self.targeted, "MultiTargeted chooses its own targets. Received: targeted=True.")
-        check_targetable(self.objective)
 
     def _attempts(
         self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any
@@ -252,3 +257,23 @@ class MultiTargeted(PGD):
         for _ in range(self.restarts):
             for shift in range(1, num_classes):
                 yield (labels + shift) % num_classes
+
+
+@keras.saving.register_keras_serializable("keras_robust")
+@attacks.register("random_targeted")
+@dataclass(frozen=True, kw_only=True)
+class RandomTargeted(_OwnTargets):
+    """Targeted PGD towards another class drawn at random, one for each image and restart.
+
+    Weaker than an untargeted attack on an honest classifier: where it finds more, gradients are masked.
+    Source: the targeted evaluation of MMC (Pang et al. 2020).
+    """
+
+    def _attempts(
+        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any
+    ) -> Iterator[Any]:
+        num_classes = model.output_shape[-1]
+        draw = np.random.default_rng(0)
+        for _ in range(self.restarts):
+            shifts = draw.integers(1, num_classes, len(labels))
+            yield ((labels + shifts) % num_classes).astype(labels.dtype)

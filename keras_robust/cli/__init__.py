@@ -7,7 +7,19 @@ from typing import Any
 import click
 
 from keras_robust import __version__
-from keras_robust.cli import analyze, demo, evaluate, export, merge, recipes, reproduce, train, transfer, zoo
+from keras_robust.cli import (
+    analyze,
+    demo,
+    detect,
+    evaluate,
+    export,
+    merge,
+    recipes,
+    reproduce,
+    train,
+    transfer,
+    zoo,
+)
 from keras_robust.errors import InputError
 
 
@@ -50,6 +62,7 @@ for command in (
     merge.merge,
     transfer.transfer,
     analyze.analyze,
+    detect.detect,
     reproduce.reproduce,
     export.export,
     demo.demo,

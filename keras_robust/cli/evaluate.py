@@ -72,13 +72,13 @@ def evaluate(
     """
     network, card = open_model(model)
     import keras_robust as kr
-    from keras_robust import training
+    from keras_robust import workers
 
     source = options.source(model, card, dataset)
     if resume and not out:
         raise InputError("--resume goes on with what lies in --out: give it.")
     asked |= {"batch_size": batch, "resume": resume, "shard": shard}
-    asked["strategy"] = training.STRATEGIES[strategy]()
+    asked["strategy"] = None if strategy == "single" else workers.strategy(strategy)
     try:
         if isinstance(eps, list):
             if not out:

@@ -29,8 +29,11 @@ def print_json(values: Any) -> None:
     click.echo(json.dumps(values, indent=1))
 
 
-def import_tensorflow() -> None:
-    """Import TensorFlow without its start-up notices, which it writes past its own log levels."""
+def import_tensorflow(search_devices: bool = True) -> None:
+    """Import TensorFlow without its start-up notices, which it writes past its own log levels.
+
+    The device search has notices of its own; after it no workers can be joined.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     saved = os.dup(2)
     try:
@@ -38,7 +41,8 @@ def import_tensorflow() -> None:
             os.dup2(nowhere.fileno(), 2)
         import tensorflow as tf
 
-        tf.config.list_logical_devices()  # the device search has notices of its own
+        if search_devices:
+            tf.config.list_logical_devices()
     finally:
         os.dup2(saved, 2)
         os.close(saved)

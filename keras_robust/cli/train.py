@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
+from keras_robust import workers
 from keras_robust.cli.output import import_tensorflow
 from keras_robust.recipes import PROFILES
+from keras_robust.workers import JOIN_TIMEOUT, LOST_TIMEOUT, STRATEGIES
 
 
 @click.command()
@@ -19,18 +21,39 @@ from keras_robust.recipes import PROFILES
 @click.option("--resume", is_flag=True, help="Go on with the run in the directory, if there is one.")
 @click.option(
     "--strategy",
-    type=click.Choice(["single", "mirrored"]),
+    type=click.Choice(list(STRATEGIES)),
     default="single",
     show_default=True,
-    help="Devices to train on: one, or all of this host.",
+    help="Devices: one, all GPUs of this host, those of the hosts in TF_CONFIG, the TPU that TPU_NAME says.",
+)
+@click.option(
+    "--join-timeout",
+    default=JOIN_TIMEOUT,
+    show_default=True,
+    help="Seconds that a worker waits for the others.",
+)
+@click.option(
+    "--lost-timeout",
+    default=LOST_TIMEOUT,
+    show_default=True,
+    help="Seconds without a sign of life after which a worker counts as lost.",
 )
 def train(
-    recipe: str, profile: str, overrides: tuple[str, ...], out: Path | None, resume: bool, strategy: str
+    recipe: str,
+    profile: str,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    strategy: str,
+    join_timeout: float,
+    lost_timeout: float,
 ) -> None:
     """Train RECIPE, a packaged name or a YAML file.
 
     The directory receives the recipe, a log of every epoch, a checkpoint, and at the end the classifier
     with its card; `krobust evaluate` takes the directory. Ctrl-C saves; go on with --resume.
+
+    With the strategy multiworker run the same command on every host, with a directory that they share.
 
     \b
     Examples:
@@ -38,16 +61,19 @@ def train(
       krobust train trades_mnist --profile smoke --set defense.beta=3.0 --out runs/try
       krobust train at_mnist --resume
     """
-    import_tensorflow()
+    import_tensorflow(search_devices=strategy != "multiworker")
     from keras_robust import recipes, training
 
+    devices = workers.strategy(strategy, join_timeout, lost_timeout)
     chosen = recipes.load(recipe, profile, overrides)
     directory = out or Path("runs") / chosen.name
+    settings = [part for override in overrides for part in ("--set", override)]
+    options = ["--profile", profile, *settings, "--strategy", strategy, "--out", str(directory)]
+    again = shlex.join(["krobust", "train", recipe, *options, "--resume"])
     try:
-        training.train(chosen, directory, resume=resume, strategy=strategy)
+        training.train(chosen, directory, resume=resume, strategy=devices)
     except KeyboardInterrupt:
-        settings = [part for override in overrides for part in ("--set", override)]
-        options = ["--profile", profile, *settings, "--strategy", strategy, "--out", str(directory)]
-        again = shlex.join(["krobust", "train", recipe, *options, "--resume"])
         raise click.ClickException(f"Interrupted. Go on with: {again}") from None
+    except workers.WorkerLost as error:
+        raise click.ClickException(f"{error} Go on, on all hosts, with: {again}") from error
     click.echo(f"Trained. Evaluate it with: krobust evaluate {directory}")

@@ -15,7 +15,11 @@ from keras import ops
 
 from keras_robust.attacks.gradient import value_and_input_gradient
 from keras_robust.attacks.view import View, observe
+from keras_robust.defenses.distributed import DistributedModel, place_in_batch
+from keras_robust.defenses.rates import copied, pace
 from keras_robust.errors import require, unknown_name
+from keras_robust.models.graph import inner_layers
+from keras_robust.models.registry import plain
 from keras_robust.noise import Noise
 from keras_robust.registry import Registry
 
@@ -50,7 +54,7 @@ class Move(NamedTuple):
     constraint: Callable[[Any], Any] | None = None
 
 
-class Defense(keras.Model):
+class Defense(DistributedModel):
     """A way to train a robust classifier: an adversary, weighted loss terms, players and their moves.
 
     A subclass lists its `terms` with their weights, returns them unweighted from `loss_terms`, and, if it
@@ -72,7 +76,14 @@ class Defense(keras.Model):
         InputError: unbuilt classifier, no adversary where one is needed, a weight that is not >= 0.
     """
 
+    # Whether training looks at adversarial images; a property where it depends on the weights of the terms.
     needs_adversary: ClassVar[bool] = False
+    # The layer that the classifier's head must be, or None for any head.
+    needs_head: ClassVar[type[keras.layers.Layer] | None] = None
+    # The layer that must give the latent of the classifier, or None for any encoder.
+    needs_latent: ClassVar[type[keras.layers.Layer] | None] = None
+    # Terms of pairs of examples: under a distribution strategy, of the pairs within each replica's part.
+    coupled_terms: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -90,11 +101,6 @@ class Defense(keras.Model):
             "The classifier must be a built keras.Model: give it a keras.Input, or call it once. "
             f"Received: {classifier!r}.",
         )
-        require(
-            hasattr(adversary, "perturb") or (adversary is None and not self.needs_adversary),
-            f"{type(self).__name__} needs an adversary that works inside a training step, such as "
-            f"PGD(eps=0.3). Received: adversary={adversary!r}.",
-        )
         for what, weight in {**terms, "weight_decay": weight_decay}.items():
             require(
                 isinstance(weight, Real) and math.isfinite(weight) and weight >= 0,
@@ -102,9 +108,16 @@ class Defense(keras.Model):
             )
         require(any(terms.values()), f"At least one of the weights {', '.join(terms)} must be > 0.")
         require(isinstance(seed, int), f"seed must be an integer. Received: {seed!r}.")
+        self.terms = dict(terms)
+        require(
+            hasattr(adversary, "perturb") or (adversary is None and not self.needs_adversary),
+            f"{type(self).__name__} needs an adversary that works inside a training step, such as "
+            f"PGD(eps=0.3). Received: adversary={adversary!r}.",
+        )
+        _check_head(self, classifier)
+        _check_latent(self, classifier)
         self.classifier = classifier
         self.adversary = adversary
-        self.terms = dict(terms)
         self.weight_decay = weight_decay
         self.seed = seed
         self.step = self.add_weight((), "zeros", "int64", trainable=False, name="step")
@@ -128,20 +141,39 @@ class Defense(keras.Model):
         """What is done with a perturbed batch, in order."""
         return [Move(self.loss_terms)]
 
+    def default_optimizer(self, player: str, first: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+        """What a further player gets if `compile` names none for it: a copy of the first player's."""
+        return copied(first)
+
     def adaptive_objectives(self) -> list[dict[str, Any]]:
         """What an attacker who knows the defense would climb: configs of objectives, to be tried in turn.
 
-        From `compile` on they stay with the classifier as `classifier.adaptive`, and so in its card.
+        From `compile` on they stay with the classifier as `classifier.adaptive`, and so in its card, as do
+        `companions` and `variants`.
         """
         return [{"name": "cross_entropy"}]
+
+    def companions(self) -> dict[str, keras.Model]:
+        """Models that are kept beside the classifier, by kind: a name in `models.companions`."""
+        return {}
+
+    def variants(self) -> dict[str, Any]:
+        """Ways to use the classifier by name, the first the default: None as it is, or how it is wrapped.
+
+        `{"wrapper": {"name": a name in models.wrappers, **options}}`, the companions being given to it.
+        """
+        return {}
 
     def loss_terms(self, batch: Batch) -> dict[str, Any]:
         """Unweighted loss terms by name, each `(B,)` or a scalar."""
         raise NotImplementedError
 
     def perturb(self, batch: Batch) -> Any:
-        """The adversarial images of a batch, or None without an adversary."""
-        if self.adversary is None:
+        """The adversarial images of a batch, or None.
+
+        An adversary that training does not need serves to report adversarial accuracy in evaluation.
+        """
+        if self.adversary is None or (batch.training and not self.needs_adversary):
             return None
         return self.adversary.perturb(self.classifier, batch.images, batch.labels, batch.noise)
 
@@ -149,10 +181,21 @@ class Defense(keras.Model):
         """Gradient of the sum of `objective(images)` with respect to the images."""
         return value_and_input_gradient(objective, images)[1]
 
-    def view(self, batch: Batch, which: str = "clean") -> View:
-        """The classifier's view of the "clean" or "adversarial" images, remembered for the metrics."""
+    def view(
+        self, batch: Batch, which: str = "clean", *, fixed: bool = False, training: bool | None = None
+    ) -> View:
+        """The classifier's view of the "clean" or "adversarial" images, remembered for the metrics.
+
+        Args:
+            batch: the batch.
+            which: "clean" or "adversarial".
+            fixed: without gradient.
+            training: mode of the classifier; by default that of the batch.
+        """
         images = batch.images if which == "clean" else batch.adversarial
-        batch.views[which] = observe(self.classifier, images, training=batch.training)
+        mode = batch.training if training is None else training
+        view = observe(self.classifier, images, training=mode)
+        batch.views[which] = View(*map(_fixed, view)) if fixed else view
         return batch.views[which]
 
     # What Keras calls
@@ -171,7 +214,8 @@ class Defense(keras.Model):
         """Configure training.
 
         Args:
-            optimizer: of the first player; the others get a copy of it unless named in `optimizers`.
+            optimizer: of the first player; see `default_optimizer` for the others. A schedule of its
+                learning rate counts batches, however often a player moves in each.
             loss: None; the loss is the defense's own.
             optimizers: optimizers of further players by name.
             options: `metrics`, `weighted_metrics`, `jit_compile`, `steps_per_execution`, `run_eagerly`
@@ -187,14 +231,25 @@ class Defense(keras.Model):
             if player not in others:
                 raise unknown_name("further player", player, others)
         main = keras.optimizers.get(optimizer)
-        chosen = {player: keras.optimizers.get(given.get(player) or _copy(main)) for player in others}
+        chosen = {
+            player: keras.optimizers.get(given.get(player) or self.default_optimizer(player, main))
+            for player in others
+        }
         if any(_in_float16(model) for model in self.players().values()):
             main, chosen = _scaled(main), {player: _scaled(value) for player, value in chosen.items()}
         super().compile(optimizer=main, **options)
-        # Past Keras' attribute tracking, which would count plain data among the state.
-        object.__setattr__(self.classifier, "adaptive", self.adaptive_objectives())
+        declared = {
+            "adaptive": plain(self.adaptive_objectives()),
+            "companions": self.companions(),
+            "variants": plain(self.variants()),
+        }
+        for name, value in declared.items():
+            # Past Keras' attribute tracking, which would count plain data among the state.
+            object.__setattr__(self.classifier, name, value)
         self.player_optimizers = chosen
         for player, model in self.players().items():
+            steps = sum(move.repeat for move in self.moves() if player in move.players)
+            pace(self.optimizer_of(player), steps)
             self.optimizer_of(player).build(model.trainable_variables)
         main.finalize_variable_values = self._finalize_players
 
@@ -259,17 +314,15 @@ class Defense(keras.Model):
 
     # One step
 
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Under a strategy Keras builds the metrics on a batch of the data; taking one would begin a pass."""
-        images = keras.KerasTensor(self.classifier.input_shape, "float32")
-        super()._maybe_symbolic_build(data_batch=(images, keras.KerasTensor((None,), "int32")))
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of a batch of images."""
+        return self.classifier.input_shape
 
     def _batch(self, data: Any, training: bool) -> Batch:
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         _check_kinds(images, labels)
-        replica = tf.distribute.get_replica_context()
-        shard = (replica.replica_id_in_sync_group, replica.num_replicas_in_sync)
-        noise = Noise((self.seed, self.step), shard)
+        noise = Noise((self.seed, self.step), place_in_batch())
         self._reseed_layers(noise)
         batch = Batch(ops.cast(images, "float32"), labels, sample_weight, noise, training)
         batch.adversarial = self.perturb(batch)
@@ -356,6 +409,32 @@ class Defense(keras.Model):
                 average.assign(value)
 
 
+def _check_head(defense: Defense, classifier: keras.Model) -> None:
+    """Refuse a classifier whose head is not the layer that the defense works with."""
+    if defense.needs_head is None:
+        return
+    head = getattr(classifier, "head", None)
+    layers = [] if head is None else inner_layers(head)
+    require(
+        len(layers) == 1 and isinstance(layers[0], defense.needs_head),
+        f"{type(defense).__name__} needs a LatentClassifier whose head is one layer, "
+        f"{defense.needs_head.__name__}: give models.build the option head. Received: {classifier!r}.",
+    )
+
+
+def _check_latent(defense: Defense, classifier: keras.Model) -> None:
+    """Refuse a classifier whose latent does not come from the layer that the defense works with."""
+    if defense.needs_latent is None:
+        return
+    encoder = getattr(classifier, "encoder", None)
+    layers = [] if encoder is None else inner_layers(encoder)
+    require(
+        any(isinstance(layer, defense.needs_latent) for layer in layers),
+        f"{type(defense).__name__} needs a LatentClassifier with a layer {defense.needs_latent.__name__} in "
+        f"its encoder: give models.build the option variational. Received: {classifier!r}.",
+    )
+
+
 def _check_kinds(images: Any, labels: Any) -> None:
     """Refuse what a batch must not be; its values are not known while the step is traced."""
     is_float, is_int = keras.backend.is_float_dtype, keras.backend.is_int_dtype
@@ -374,8 +453,8 @@ def _weighted_mean(values: Any, sample_weight: Any) -> Any:
     return ops.mean(values)
 
 
-def _copy(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    return type(optimizer).from_config(optimizer.get_config())
+def _fixed(tensor: Any) -> Any:
+    return None if tensor is None else ops.stop_gradient(tensor)
 
 
 def _scaled(optimizer: Any) -> keras.optimizers.Optimizer:

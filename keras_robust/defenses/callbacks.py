@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,18 @@ import numpy as np
 
 from keras_robust.attacks import Attack, classify
 from keras_robust.files import replacing, write_text
+from keras_robust.workers import is_chief
+
+
+def chief_only(method: Callable[..., None]) -> Callable[..., None]:
+    """A method of a callback that does nothing on the workers that write no files."""
+
+    @wraps(method)
+    def on_chief(self: Any, *arguments: Any) -> None:
+        if is_chief(self.model.distribute_strategy):
+            method(self, *arguments)
+
+    return on_chief
 
 
 class RobustGuard(keras.callbacks.Callback):
@@ -55,6 +69,7 @@ class RobustGuard(keras.callbacks.Callback):
         self.every = every
         self.epochs = epochs
 
+    @chief_only
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         last = epoch + 1 == (self.epochs or self.params.get("epochs"))
         if epoch % self.every and not last:
@@ -118,6 +133,7 @@ class EpochLog(keras.callbacks.Callback):
         super().__init__()
         self.path = Path(path)
 
+    @chief_only
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         row = {"epoch": epoch, **(logs or {})}
         text = self.path.read_text() if self.path.exists() else ""
@@ -143,6 +159,7 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
         self.path = Path(path)
 
+    @chief_only
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.save()
 

@@ -29,7 +29,3 @@ class Standard(Defense):
 
     def loss_terms(self, batch: Batch) -> dict[str, Any]:
         return {"clean": cross_entropy(batch.labels, self.view(batch).logits)}
-
-    def perturb(self, batch: Batch) -> Any:
-        """An adversary serves only to report adversarial accuracy in evaluation."""
-        return None if batch.training else super().perturb(batch)

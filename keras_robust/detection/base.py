@@ -1,9 +1,10 @@
-"""What every detector does: fit, score, predict."""
+"""What every detector does: fit, score, predict, and turn into arrays and back."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,13 +19,21 @@ class Detector(ABC):
 
     Attributes:
         threshold: scores above it are called adversarial; None before `fit`.
+        shapes: names of the arrays that `fit` learns, each with its number of axes.
     """
 
     threshold: float | None = None
+    shapes: ClassVar[Mapping[str, int]]
 
     @abstractmethod
     def fit(
-        self, model: Any, clean: Any, adversarial: Any = None, noisy: Any = None, labels: Any = None
+        self,
+        model: Any,
+        clean: Any,
+        adversarial: Any = None,
+        noisy: Any = None,
+        labels: Any = None,
+        training: tuple[Any, Any] | None = None,
     ) -> Detector:
         """Learn from inputs of each kind; what a detector has no use for may be left out.
 
@@ -34,6 +43,8 @@ class Detector(ABC):
             adversarial: images made on `model`.
             noisy: images with random noise of the size of the attack, which are not adversarial.
             labels: classes of the clean images `(N,)`.
+            training: images that the classifier was trained on, and their labels, for a detector that
+                looks at where training left the codes.
 
         Returns:
             itself.
@@ -43,14 +54,33 @@ class Detector(ABC):
     def score(self, model: Any, images: Any) -> np.ndarray:
         """One number an image, `(N,)`: the larger, the likelier adversarial."""
 
+    @abstractmethod
+    def get_config(self) -> dict[str, Any]:
+        """The options of the constructor, as plain data."""
+
+    @abstractmethod
+    def get_arrays(self) -> dict[str, np.ndarray]:
+        """What `fit` learnt, by the names in `shapes`."""
+
+    @abstractmethod
+    def set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over what another `fit` learnt; numeric, finite, of the axes in `shapes`.
+
+        Raises:
+            InputError: arrays that do not fit together.
+        """
+
     def predict(self, model: Any, images: Any) -> np.ndarray:
         """Which images are called adversarial, `(N,)` bool."""
-        require(self.threshold is not None, f"{type(self).__name__} has no threshold yet: fit it first.")
+        self._require_fit()
         return self.score(model, images) > self.threshold
 
     def roc_auc(self, model: Any, clean: Any, adversarial: Any) -> float:
         """Area under the ROC curve of the scores, in [0, 1]; see `roc_auc`."""
         return roc_auc(self.score(model, clean), self.score(model, adversarial))
+
+    def _require_fit(self) -> None:
+        require(self.threshold is not None, f"{type(self).__name__} has no threshold yet: fit it first.")
 
 
 def roc_auc(clean: np.ndarray, adversarial: np.ndarray) -> float:

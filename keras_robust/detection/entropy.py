@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +34,8 @@ class EntropyDetector(Detector):
     0.09
     """
 
+    shapes: ClassVar = {"threshold": 0}
+
     def __init__(self, false_positive_rate: float = 0.05) -> None:
         require(
             is_finite(false_positive_rate) and 0 <= false_positive_rate < 1,
@@ -41,7 +44,13 @@ class EntropyDetector(Detector):
         self.false_positive_rate = false_positive_rate
 
     def fit(
-        self, model: Any, clean: Any, adversarial: Any = None, noisy: Any = None, labels: Any = None
+        self,
+        model: Any,
+        clean: Any,
+        adversarial: Any = None,
+        noisy: Any = None,
+        labels: Any = None,
+        training: tuple[Any, Any] | None = None,
     ) -> EntropyDetector:
         scores = [self.score(model, images) for images in (clean, noisy) if images is not None]
         # An entropy that occurred, so that no more than the share lies above it.
@@ -54,3 +63,12 @@ class EntropyDetector(Detector):
         if model is not None:
             images = see(model, check_images(images, model.input_shape[1:])).logits
         return np.asarray(losses.entropy(check_logits(images)))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"false_positive_rate": self.false_positive_rate}
+
+    def get_arrays(self) -> dict[str, np.ndarray]:
+        return {"threshold": np.asarray(self.threshold)}
+
+    def set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.threshold = float(arrays["threshold"])

@@ -32,7 +32,7 @@ from keras_robust.versions import versions
 def evaluate(
     model: keras.Model,
     examples_from: Any,
-    attacks: Sequence[str | Attack] | Mapping[str, Attack] | str = ("clean", "pgd-40", "square-5000"),
+    attacks: Sequence[str | Attack] | Mapping[str, Attack | None] | str = ("clean", "pgd-40", "square-5000"),
     *,
     eps: float | None = None,
     norm: str | None = None,

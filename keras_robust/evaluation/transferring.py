@@ -115,7 +115,7 @@ class Transfer:
 def transfer(
     models: Mapping[str, keras.Model],
     examples_from: Any,
-    attack: str | Attack | Mapping[str, Attack] = "pgd-40",
+    attack: str | Attack | Mapping[str, Attack | None] = "pgd-40",
     *,
     eps: float | None = None,
     norm: str | None = None,

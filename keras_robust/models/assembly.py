@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from keras_robust.errors import InputError, require
+from keras_robust.models.heads import affine, center_head
 from keras_robust.models.latent import LatentClassifier
 
 
@@ -51,16 +52,30 @@ def _are_positive(sizes: Sequence[Any]) -> bool:
     return all(isinstance(size, int) and size > 0 for size in sizes)
 
 
-def logits_layer(num_classes: int) -> keras.layers.Layer:
-    """The last layer: affine, float32 under any policy."""
-    require_positive(num_classes=num_classes)
-    return keras.layers.Dense(num_classes, dtype="float32", name="logits")
-
-
 def assemble(
-    images: keras.KerasTensor, features: keras.KerasTensor, top: Sequence[keras.layers.Layer], name: str
+    images: keras.KerasTensor,
+    features: keras.KerasTensor,
+    num_classes: int,
+    head_options: Mapping[str, Any] | None,
+    name: str,
+    hidden: Sequence[keras.layers.Layer] = (),
 ) -> LatentClassifier:
-    """The classifier whose latent is `features` in float32 and whose head is the layers `top`."""
+    """The classifier that makes logits of `features`.
+
+    Args:
+        images, features: symbolic; the features become the latent, in float32.
+        num_classes: number of logits.
+        head_options: None: the layers `hidden` and an affine layer, float32 under any policy, follow the
+            latent. A mapping: a head of fixed centres is in the place of all of them, see `center_head`.
+        name: of the model.
+        hidden: layers between the latent and the affine layer.
+    """
+    require_positive(num_classes=num_classes)
+    if head_options is None:
+        top = [*hidden, affine(num_classes)]
+    else:
+        features, centers = center_head(features, num_classes, head_options)
+        top = [centers]
     latent = keras.layers.Activation("linear", dtype="float32", name="latent")(features)
     outputs = inputs = keras.Input(latent.shape[1:], name="latent")
     for layer in top:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 import keras
 
 from keras_robust.errors import require, unknown_name
-from keras_robust.models.assembly import assemble, image_input, logits_layer, require_positive
+from keras_robust.models.assembly import assemble, image_input, require_positive
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.models.registry import architectures
 
@@ -26,6 +27,7 @@ def cnn_4c3f(
     variant: str = "literal",
     latent: str = "4C",
     dropout: float = 0.5,
+    head: dict[str, Any] | None = None,
     dtype: str | None = None,
 ) -> LatentClassifier:
     """Four convolutions and three affine layers, "CNN-4C3F".
@@ -44,6 +46,7 @@ def cnn_4c3f(
         latent: where the encoder ends; the layers are the same wherever. "2C" first pool, "3C" third
             convolution, "4C" flattened second pool, "4C+1FC" and "4C+2FC" first and second hidden layer.
         dropout: share of units dropped between the hidden layers in training, in [0, 1).
+        head: None, or a head of fixed centres, `{"name": "cosine_centers", "dim": ...}`; see `models.heads`.
         dtype: Keras dtype policy of all layers but the last.
 
     Raises:
@@ -86,9 +89,8 @@ def cnn_4c3f(
     features = images
     for layer in chain.from_iterable(below):
         features = layer(features)
-    return assemble(
-        images, features, [*chain.from_iterable(above), logits_layer(num_classes)], name="cnn_4c3f"
-    )
+    between = list(chain.from_iterable(above))
+    return assemble(images, features, num_classes, head, name="cnn_4c3f", hidden=between)
 
 
 @architectures.register("small_cnn")
@@ -98,6 +100,7 @@ def small_cnn(
     *,
     filters: int = 16,
     hidden: int = 64,
+    head: dict[str, Any] | None = None,
     dtype: str | None = None,
 ) -> LatentClassifier:
     """A few thousand weights for 8×8 digits: [Conv n, MaxPool 2], [Conv 2n, MaxPool 2], FC h, FC K.
@@ -109,6 +112,7 @@ def small_cnn(
         num_classes: number of logits, K.
         filters: channels of the first convolution, n.
         hidden: size of the latent, h.
+        head: None, or a head of fixed centres, `{"name": "cosine_centers", "dim": ...}`; see `models.heads`.
         dtype: Keras dtype policy of all layers but the last.
 
     Raises:
@@ -126,4 +130,4 @@ def small_cnn(
     features = keras.layers.Dense(hidden, activation="relu", kernel_initializer="he_normal", dtype=dtype)(
         features
     )
-    return assemble(images, features, [logits_layer(num_classes)], name="small_cnn")
+    return assemble(images, features, num_classes, head, name="small_cnn")

@@ -67,3 +67,21 @@ def position_of(model: keras.Model, at: str | int | keras.layers.Layer) -> int:
 def rewire(graph: keras.Model, call: Callable[..., Any]) -> keras.Model:
     """`graph` with `call(operation, *args, **kwargs)` in place of each call, on the same layers."""
     return keras.models.clone_model(graph, clone_function=lambda layer: layer, call_function=call)
+
+
+def flattened(model: keras.Model) -> keras.Model:
+    """The plain functional model of `model`, with the layers of nested models in place of these."""
+
+    def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        return operation.call(*args, **kwargs) if is_graph(operation) else operation(*args, **kwargs)
+
+    graph = plain_graph(model)
+    while any(map(is_graph, graph.operations)):
+        graph = rewire(graph, call)
+    return graph
+
+
+def last_operation(model: keras.Model) -> Any:
+    """What gives the output of `model`, the first if it has several."""
+    operation = model.outputs[0]._keras_history.operation
+    return last_operation(operation) if is_graph(operation) else operation

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_robust.errors import unknown_name
-from keras_robust.models.assembly import assemble, image_input, logits_layer
+from keras_robust.models.assembly import assemble, image_input
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.models.registry import architectures
 from keras_robust.models.residual import FAN_OUT_NORMAL, ResidualUnits
@@ -44,6 +44,7 @@ def rn_34_10(
     num_classes: int = 10,
     *,
     widths: str = "narrow",
+    head: dict[str, Any] | None = None,
     dtype: str | None = None,
 ) -> LatentClassifier:
     """ "RN-34-10": per-image standardisation, a 3×3×16 convolution, three stages of five units.
@@ -55,6 +56,7 @@ def rn_34_10(
         input_shape: `(height, width, channels)`, any size.
         num_classes: number of logits.
         widths: "narrow" has 16, 32, 64 channels (ADR); "wide" 160, 320, 640 (Madry's WRN-32-10).
+        head: None, or a head of fixed centres, `{"name": "cosine_centers", "dim": ...}`; see `models.heads`.
         dtype: Keras dtype policy of all layers but the first (the standardisation) and the last, which
             are float32.
 
@@ -80,7 +82,7 @@ def rn_34_10(
                 activate_shortcut=stage == index == 0,
             )
     features = keras.layers.GlobalAveragePooling2D(dtype=dtype)(units.activate(features))
-    return assemble(images, features, [logits_layer(num_classes)], name=f"rn_34_10_{widths}")
+    return assemble(images, features, num_classes, head, name=f"rn_34_10_{widths}")
 
 
 def _pool_and_pad(dtype: str | None) -> Callable[[keras.KerasTensor, int, int], keras.KerasTensor]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from keras_robust.errors import require
-from keras_robust.models.assembly import assemble, logits_layer, require_policy, require_positive
+from keras_robust.models.assembly import assemble, require_policy, require_positive
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.models.registry import architectures
 
@@ -18,6 +19,7 @@ def mlp(
     num_classes: int = 2,
     *,
     hidden: Sequence[int] = (64, 64),
+    head: dict[str, Any] | None = None,
     dtype: str | None = None,
 ) -> LatentClassifier:
     """Affine layers with ReLU between them, He-normal.
@@ -26,6 +28,7 @@ def mlp(
         input_shape: shape of one example, `(features,)`; an image is flattened.
         num_classes: number of logits.
         hidden: units of the hidden layers, at least one; the last one is the latent.
+        head: None, or a head of fixed centres, `{"name": "cosine_centers", "dim": ...}`; see `models.heads`.
         dtype: Keras dtype policy of all layers but the last.
 
     Raises:
@@ -43,4 +46,4 @@ def mlp(
         features = keras.layers.Dense(units, activation="relu", kernel_initializer="he_normal", dtype=dtype)(
             features
         )
-    return assemble(images, features, [logits_layer(num_classes)], name="mlp")
+    return assemble(images, features, num_classes, head, name="mlp")

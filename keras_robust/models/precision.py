@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_robust.errors import InputError
+from keras_robust.models.graph import last_operation
 
 _COPY = "_keras_robust_bfloat16"
 
@@ -32,7 +33,7 @@ def bfloat16_copy(model: keras.Model) -> keras.Model:
 
 def _in_bfloat16(model: keras.Model) -> keras.Model:
     copy = _float32_copy(model)
-    logits = _last_layer(copy)
+    logits = last_operation(copy)
     for layer in copy._flatten_layers(include_self=False):
         if layer is not logits and not isinstance(layer, keras.Model):
             layer.dtype_policy = "mixed_bfloat16"
@@ -50,11 +51,6 @@ def _float32_copy(model: keras.Model) -> keras.Model:
             f"The model's config does not rebuild it in float32, as another precision needs: {error}"
         ) from error
     return copy
-
-
-def _last_layer(model: keras.Model) -> keras.layers.Layer:
-    operation = model.outputs[0]._keras_history.operation
-    return _last_layer(operation) if isinstance(operation, keras.Model) else operation
 
 
 def _with_float32_policies(config: Any) -> Any:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from keras_robust.errors import unknown_name
+import keras
+
+from keras_robust.errors import require, unknown_name
+from keras_robust.models.graph import inner_layers
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.registry import Registry
 
 architectures: Registry[Callable[..., LatentClassifier]] = Registry("architecture")
+# Builders of models that are kept beside a classifier, by kind.
+companions: Registry[Callable[..., keras.Model]] = Registry("companion")
+# Ways to use a classifier, each a function of it and its companions.
+wrappers: Registry[Callable[..., keras.Model]] = Registry("wrapper")
 
 
-def build(name: str, **options: Any) -> LatentClassifier:
+def build(name: str, synchronized: bool = False, **options: Any) -> LatentClassifier:
     """The classifier of a registered architecture, which remembers how it was built.
 
     Args:
         name: a name in `architectures`.
-        **options: the options of that builder. All take `input_shape`, `num_classes` and `dtype`, the
-            name of a Keras dtype policy that is handed to every layer (None: the global policy).
+        synchronized: whether batch normalisation takes its moments in training from the batch of all
+            replicas of a distribution strategy, instead of each replica's own part.
+        **options: the options of that builder. All take `input_shape`, `num_classes`, `head`, and
+            `dtype`, the name of a Keras dtype policy that is handed to every layer (None: the global policy).
 
     Returns:
         The built classifier, with float32 latent and logits. Its `architecture` is
@@ -33,16 +42,25 @@ def build(name: str, **options: Any) -> LatentClassifier:
         >>> build("cnn_4c3f", filters=8).architecture
         {'name': 'cnn_4c3f', 'filters': 8}
     """
+    require(isinstance(synchronized, bool), f"synchronized must be true or false; received {synchronized!r}.")
     builder = architectures[name]
     valid = inspect.signature(builder).parameters
     for option in options:
         if option not in valid:
             raise unknown_name(f"option of architecture {name!r}", option, valid)
     classifier = builder(**options)
-    kept = {option: _plain(value) for option, value in options.items() if option != "dtype"}
+    kept = {option: plain(value) for option, value in options.items() if option != "dtype"}
+    if synchronized:
+        kept["synchronized"] = True
+        for layer in inner_layers(classifier):
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = True
     classifier.remember({"name": name, **kept})
     return classifier
 
 
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+def plain(value: Any) -> Any:
+    """Options as plain data: tuples, and what Keras tracks, as lists and dicts."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value

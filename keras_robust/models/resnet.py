@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from keras_robust.errors import unknown_name
-from keras_robust.models.assembly import assemble, image_input, logits_layer
+from keras_robust.models.assembly import assemble, image_input
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.models.registry import architectures
 from keras_robust.models.residual import ResidualUnits
@@ -24,6 +25,7 @@ def resnet(
     depth: int = 18,
     version: int = 1,
     bottleneck: bool = False,
+    head: dict[str, Any] | None = None,
     dtype: str | None = None,
 ) -> LatentClassifier:
     """ResNet-18 with a 3×3 stem, or the CIFAR ResNet-32.
@@ -37,6 +39,7 @@ def resnet(
         bottleneck: make each unit of a 1×1, a 3×3 and a 1×1 convolution, the last four times wider,
             instead of two 3×3. With depth 32 and version 2 the latent has 256 features, as in the
             Max-Mahalanobis studies, which count the units as if they had two convolutions.
+        head: None, or a head of fixed centres, `{"name": "cosine_centers", "dim": ...}`; see `models.heads`.
         dtype: Keras dtype policy of all layers but the last.
 
     The latent is the global average of the last, activated feature maps. Shortcuts that change shape are
@@ -64,7 +67,7 @@ def resnet(
             features = kinds[version](features, branch, 2 if stage > 0 and index == 0 else 1)
     features = units.activate(features) if version == 2 else features
     features = keras.layers.GlobalAveragePooling2D(dtype=dtype)(features)
-    return assemble(images, features, [logits_layer(num_classes)], name=f"resnet_{depth}_v{version}")
+    return assemble(images, features, num_classes, head, name=f"resnet_{depth}_v{version}")
 
 
 def _bottleneck(channels: int) -> list[tuple[int, int]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from keras_robust.errors import require
-from keras_robust.models.assembly import assemble, image_input, logits_layer, require_positive
+from keras_robust.models.assembly import assemble, image_input, require_positive
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.models.registry import architectures
 from keras_robust.models.residual import FAN_OUT_NORMAL, ResidualUnits
@@ -20,6 +21,7 @@ def wide_resnet(
     *,
     depth: int = 16,
     width: int = 2,
+    head: dict[str, Any] | None = None,
     dtype: str | None = None,
 ) -> LatentClassifier:
     """WRN-depth-width: a 3×3×16 convolution and three stages of (depth − 4) / 6 pre-activation units.
@@ -32,6 +34,7 @@ def wide_resnet(
         num_classes: number of logits.
         depth: 6n + 4, e.g. 16, 28, 34.
         width: the factor of the channels.
+        head: None, or a head of fixed centres, `{"name": "cosine_centers", "dim": ...}`; see `models.heads`.
         dtype: Keras dtype policy of all layers but the last.
 
     The latent is the global average of the last, activated feature maps: 64 × `width` features.
@@ -51,4 +54,4 @@ def wide_resnet(
             branch = [(3, channels), (3, channels)]
             features = units.pre_activation(features, branch, stride if index == 0 else 1)
     features = keras.layers.GlobalAveragePooling2D(dtype=dtype)(units.activate(features))
-    return assemble(images, features, [logits_layer(num_classes)], name=f"wide_resnet_{depth}_{width}")
+    return assemble(images, features, num_classes, head, name=f"wide_resnet_{depth}_{width}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_robust.errors import require
+from keras_robust.errors import require, unknown_name
 from keras_robust.registry import Registry
 from keras_robust.schema import check_options
 
@@ -30,6 +30,7 @@ class Subject:
         examples: how many test images to measure on.
         seed: of the images and of all that is random.
         directory: where the measure keeps what it found so far, and leaves pictures and their data.
+        variant: gives the model's variants by name.
         progress: show the progress of an attack.
     """
 
@@ -39,6 +40,7 @@ class Subject:
     examples: int
     seed: int
     directory: Path
+    variant: Callable[[str], keras.Model]
     progress: bool = True
 
 
@@ -74,6 +76,44 @@ def accuracy(
     return _attacked(subject, attack, eps, norm, step_size).accuracy
 
 
+PROTOCOLS = ("grey_box", "end_to_end", "worst_case")
+
+
+@measures.register("variant")
+def variant(
+    subject: Subject,
+    name: str,
+    attack: str | dict[str, Any],
+    protocol: str = "worst_case",
+    eps: float | None = None,
+) -> float:
+    """Accuracy in percent of a variant of the model, such as one that transforms its input, under an attack.
+
+    Args:
+        subject: what is measured.
+        name: of the variant.
+        attack: as in `accuracy`.
+        protocol: "grey_box": images made on the default variant are shown to this one, whose attacker does
+            not know of it; "end_to_end": they are made on this one; "worst_case": both, and no attack.
+        eps: the radius, where it is not the recipe's.
+    """
+    from keras_robust.attacks import classify
+    from keras_robust.data import load
+
+    if protocol not in PROTOCOLS:
+        raise unknown_name("protocol", protocol, PROTOCOLS)
+    images, labels = load(subject.dataset, "test", subject.examples, subject.seed)
+    shown = subject.variant(name)
+    made_on = {"grey_box": [subject.model], "end_to_end": [shown], "worst_case": [subject.model, shown]}
+    threat = {**subject.threat, "eps": subject.threat["eps"] if eps is None else eps}
+    standing = classify(shown, images) == labels
+    for model in made_on[protocol]:
+        made = _named(attack, threat, model)
+        for found in (attack(model, images, labels, seed=subject.seed) for attack in made.values() if attack):
+            standing &= classify(shown, found) == labels
+    return 100.0 * float(standing.mean())
+
+
 @measures.register("distance")
 def distance(
     subject: Subject,
@@ -94,18 +134,21 @@ def distance(
 
 
 @measures.register("transfer")
-def transfer(subject: Subject, source: Subject, attack: str | dict[str, Any]) -> float:
+def transfer(
+    subject: Subject, source: Subject, attack: str | dict[str, Any], variant: str | None = None
+) -> float:
     """Accuracy in percent on adversarial images that were made on another model.
 
     Args:
         subject: what is measured.
         source: what the images are made on, inside its threat model.
         attack: as in `accuracy`.
+        variant: of the subject.
     """
     from keras_robust.evaluation import transfer as transferred
 
     found = transferred(
-        {"subject": subject.model, "source": source.model},
+        {"subject": subject.variant(variant) if variant else subject.model, "source": source.model},
         subject.dataset,
         _named(attack, source.threat, source.model),
         **source.threat,

@@ -8,6 +8,7 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,7 @@ class _Taking:
             self.study.examples,
             seed,
             place,
+            partial(self.shelf.model, recipe),
             self.shelf.progress,
         )
 

@@ -80,7 +80,6 @@ class Study:
         rows, columns: settings by name, in the paper's order.
         defaults: settings that hold where neither row nor column says otherwise.
         paper: the paper's figures, `{row: {column: figure}}`.
-        set: overrides of every row's recipe, applied last.
         examples: test images that every measure is taken on, drawn with the seed.
         seeds: of training and measuring, each a repetition of the whole.
         curves: whether the columns are points of curves, one for each row, named by numbers.
@@ -95,7 +94,6 @@ class Study:
     columns: dict[str, Any]
     defaults: dict[str, Any] = field(default_factory=dict)
     paper: dict[str, Any] = field(default_factory=dict)
-    set: dict[str, Any] = field(default_factory=dict)
     examples: int = 1000
     seeds: list[int] = field(default_factory=lambda: [0])
     curves: dict[str, Any] | None = None
@@ -110,9 +108,10 @@ class Study:
             for column in figures:
                 if column not in self.columns:
                     raise unknown_name(f"column in the paper's figures of {self.name}", column, self.columns)
+        trained: set[str] = set()  # of cells that were checked already: most of a row has one model
         for row, column in self.places():
             try:
-                self._check_cell(row, column)
+                self._check_cell(row, column, trained)
             except InputError as error:
                 raise InputError(f"{self.name}: {row}, {column}: {error}") from error
 
@@ -128,10 +127,14 @@ class Study:
         """The paper's figure."""
         return self.paper.get(row, {}).get(column)
 
-    def _check_cell(self, row: str, column: str) -> None:
-        if (cell := self.cell(row, column)) is not None:
-            check_measure(cell.measure, cell.options, models=len(cell.named))
+    def _check_cell(self, row: str, column: str, trained: set[str]) -> None:
+        cell = self.cell(row, column)
+        if cell is None:
+            return
+        check_measure(cell.measure, cell.options, models=len(cell.named))
+        if (models := f"{cell.named} {cell.overrides}") not in trained:
             cell.recipes(self.profile, self.seeds[0])
+            trained.add(models)
 
     @cached_property
     def _cells(self) -> dict[tuple[str, str], Measurement | None]:
@@ -146,7 +149,7 @@ class Study:
             return None
         where, measure = settings.pop("where", {}), settings.pop("measure", "accuracy")
         named = [settings.pop(key).format(**where) for key in ("recipe", "source") if key in settings]
-        return Measurement(named, {**settings.pop("set", {}), **self.set}, measure, settings)
+        return Measurement(named, settings.pop("set", {}), measure, settings)
 
 
 @dataclass(frozen=True)

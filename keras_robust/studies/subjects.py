@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,13 @@ class Shelf:
         directory: where they are trained and kept, each in `<recipe>-<digest>`.
         train: whether to train what is missing.
         progress: show the progress of a training.
+        found: where models lie, by the digest of their recipe.
     """
 
     directory: Path
     train: bool = True
     progress: bool = True
+    found: dict[str, Path] = field(default_factory=dict)
 
     def place(self, recipe: Recipe) -> Path:
         """The directory with the card and weights of the classifier that a recipe trains.
@@ -37,6 +39,11 @@ class Shelf:
         Raises:
             Missing: the dataset is absent, or the model is not trained and must not be.
         """
+        if recipe.digest not in self.found:
+            self.found[recipe.digest] = self._place(recipe)
+        return self.found[recipe.digest]
+
+    def _place(self, recipe: Recipe) -> Path:
         try:
             data.load(recipe.dataset, "test", raw=True)
         except InputError:
@@ -55,12 +62,12 @@ class Shelf:
         """The card of the classifier that a recipe trains."""
         return Card.read(self.place(recipe) / CARD)
 
-    def model(self, recipe: Recipe) -> Any:
-        """The float32 classifier that a recipe trains."""
-        return _opened(self.place(recipe), self.card(recipe).sha256)
+    def model(self, recipe: Recipe, variant: str | None = None) -> Any:
+        """The float32 classifier that a recipe trains, or a variant of it."""
+        return _opened(self.place(recipe), variant, self.card(recipe).sha256)
 
 
 @lru_cache(maxsize=2)
-def _opened(place: Path, sha256: str) -> Any:
+def _opened(place: Path, variant: str | None, sha256: str) -> Any:
     """The model in a directory; the last ones are kept, so that what is compiled for them serves again."""
-    return zoo.open_model(place)[0]
+    return zoo.open_model(place if variant is None else f"{place}:{variant}")[0]

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from keras_robust.errors import InputError, is_finite, require
-from keras_robust.files import write_text
+from keras_robust.errors import is_finite, require
+from keras_robust.files import read_yaml, write_text
 from keras_robust.schema import check_options
 
 CARD = "card.yaml"
@@ -21,7 +21,6 @@ URL_STARTS = ("http://", "https://", "file://")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Pin(NamedTuple):
@@ -152,12 +151,7 @@ class Card:
         Raises:
             InputError: it cannot be read, is not YAML, or says something that a card cannot say.
         """
-        try:
-            values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_LOADER)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"Cannot read {path}: {error}") from error
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
-            raise InputError(f"{path}: not valid YAML: {error}") from error
+        values = read_yaml(path)
         require(
             isinstance(values, dict), f"{path}: a card is a mapping of keys to values. Received: {values!r}."
         )

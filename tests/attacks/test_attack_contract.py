@@ -32,13 +32,23 @@ from keras_robust.threat import NORMS, ThreatModel
 BUDGET = {"steps": 3, "queries": 12, "classes": 2, "binary_search_steps": 2}
 STRENGTH = {
     "steps": 10,
+    "iterations": 4,
     "queries": 300,
     "learning_rate": 0.3,
     "initial_const": 1.0,
     "binary_search_steps": 3,
 }
 # Options that may change without a new trace.
-CHANGES = {"eps": 0.1, "steps": 2, "step_size": 0.01, "queries": 8, "learning_rate": 0.02, "gamma": 0.1}
+CHANGES = {
+    "eps": 0.1,
+    "steps": 2,
+    "iterations": 2,
+    "xi": 0.2,
+    "step_size": 0.01,
+    "queries": 8,
+    "learning_rate": 0.02,
+    "gamma": 0.1,
+}
 NEEDED = {"weighted": {"objectives": ["cross_entropy", "kl"], "weights": [1.0, 6.0]}}  # by objectives
 TOLERANCE = 1e-6
 rng = np.random.default_rng(0)

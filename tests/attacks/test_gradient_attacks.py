@@ -8,7 +8,18 @@ import pytest
 import tensorflow as tf
 from scipy import special
 
-from keras_robust.attacks import BIM, CW, FGSM, MIM, PGD, Goal, MultiTargeted, classify, observe
+from keras_robust.attacks import (
+    BIM,
+    CW,
+    FGSM,
+    MIM,
+    PGD,
+    Goal,
+    MultiTargeted,
+    RandomTargeted,
+    classify,
+    observe,
+)
 from keras_robust.attacks.ascent import Rule, begin, climb
 from keras_robust.attacks.objective import get_objective
 from keras_robust.noise import Noise
@@ -252,6 +263,14 @@ def test_multi_targeted_finds_what_the_untargeted_climb_misses(linear):
     options = {"eps": 0.35, "steps": 10, "loss": "margin", "start": None}
     assert classify(model, PGD(**options)(model, images, labels)) == [0]
     assert classify(model, MultiTargeted(**options)(model, images, labels)) == [1]
+
+
+def test_random_targets_are_other_classes_and_many_of_them():
+    model = keras.Sequential([keras.Input((1, 1, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    labels = np.arange(200) % 10
+    first, second = RandomTargeted(eps=0.1, restarts=2)._attempts(model, None, labels, None)
+    assert (first != labels).all() and (second != labels).all() and (first != second).any()
+    assert set(first) == set(range(10)) and first.dtype == labels.dtype
 
 
 def test_multi_targeted_keeps_its_first_success(own_pixel):

@@ -21,25 +21,36 @@ def batch(examples=8, seed=0):
     return images, rng.integers(0, CLASSES, examples)
 
 
-def classifier(dropout=0.0, dtype=None):
-    """The same one-hidden-layer network at every call."""
+# Noise of layers is each replica's own, and another under XLA.
+QUIET = {"rse": {"first": 0.0, "inner": 0.0}}
+
+
+def classifier(dropout=0.0, dtype=None, head=None, latent=None):
+    """The same one-hidden-layer network at every call.
+
+    Its head is a layer of class `head`, or affine; a layer of class `latent` halves its features at the end.
+    """
     keras.utils.set_random_seed(1)
+    activation = None if head or latent else "relu"  # centres and moments have all signs
     encoder = keras.Sequential(
         [
             keras.Input(SHAPE),
             layers.Flatten(dtype=dtype),
-            layers.Dense(6, activation="relu", dtype=dtype),
+            layers.Dense(12 if latent else 6, activation=activation, dtype=dtype),
             layers.Dropout(dropout, dtype=dtype),
+            *([latent()] if latent else []),
         ]
     )
-    head = keras.Sequential([keras.Input((6,)), layers.Dense(CLASSES, dtype="float32")])
-    return LatentClassifier(encoder, head)
+    # Centres of length 1: those of MMC's default length are too far away for the few steps of a test.
+    last = head(CLASSES, scale=1.0) if head else layers.Dense(CLASSES, dtype="float32")
+    return LatentClassifier(encoder, keras.Sequential([keras.Input((6,)), last]))
 
 
 def build(defense, adversary=ADVERSARY, dropout=0.0, dtype=None, **options):
     """A defense, given as its class or registered name, of a fresh classifier."""
     cls = defenses[defense] if isinstance(defense, str) else defense
-    return cls(classifier(dropout, dtype), adversary, **options)
+    options = {**QUIET.get(defense, {}), **options}
+    return cls(classifier(dropout, dtype, cls.needs_head, cls.needs_latent), adversary, **options)
 
 
 def clip(variable):
@@ -49,6 +60,8 @@ def clip(variable):
 @keras.saving.register_keras_serializable("keras_robust_tests")
 class Duel(Defense):
     """A toy with two players: a clipped critic steps twice, the classifier once, then both together."""
+
+    needs_adversary = True
 
     def __init__(self, classifier, adversary, critic=None, peace=0.25, **options):
         terms = {"clean": 1.0, "critic": 0.5, "peace": peace}

@@ -15,6 +15,7 @@ tf.config.set_logical_device_configuration(
 
 from defense_building import Duel, batch, build  # noqa: E402
 
+from keras_robust.attacks import BIM  # noqa: E402
 from keras_robust.defenses import defenses  # noqa: E402
 
 GLOBAL_BATCH = 8
@@ -30,6 +31,8 @@ def dataset():
 def run(name, strategy):
     with strategy.scope():
         defense = build(name, seed=2, weight_decay=0.01)
+        for term in defense.coupled_terms:  # of each replica's pairs only
+            defense.terms[term] = 0.0
         metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]  # by name it would trace twice
         defense.compile(keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True), metrics=metrics)
         start = defense.get_weights()
@@ -48,6 +51,19 @@ def run(name, strategy):
     }
 
 
+def coupled_step(name, strategy):
+    """Weights after one step in which each replica is given the same images, with its coupled terms."""
+    images, labels = batch(GLOBAL_BATCH // 2)
+    count = strategy.num_replicas_in_sync
+    copies = np.concatenate([images] * count), np.concatenate([labels] * count)
+    with strategy.scope():
+        defense = build(name, adversary=BIM(eps=0.1, steps=2))
+        defense.compile(keras.optimizers.SGD(0.1))
+    defense.fit(tf.data.Dataset.from_tensors(copies), verbose=0)
+    with strategy.scope():
+        return [weight.tolist() for weight in defense.classifier.get_weights()]
+
+
 def slices():
     """The images that each replica is given, for each global batch."""
     distributed = STRATEGY.experimental_distribute_dataset(dataset())
@@ -63,4 +79,10 @@ if __name__ == "__main__":
         name: {"one": run(defense, tf.distribute.get_strategy()), "two": run(defense, STRATEGY)}
         for name, defense in made.items()
     }
-    print(json.dumps({"replicas": STRATEGY.num_replicas_in_sync, "slices": slices(), "defenses": report}))
+    coupled = {
+        name: [coupled_step(name, strategy) for strategy in (tf.distribute.get_strategy(), STRATEGY)]
+        for name in defenses
+        if defenses[name].coupled_terms
+    }
+    parts = {"slices": slices(), "defenses": report, "coupled": coupled}
+    print(json.dumps({"replicas": STRATEGY.num_replicas_in_sync, **parts}))

@@ -35,6 +35,10 @@ def differ(one, other):
     return any((a != b).any() for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
 
 
+def is_part(model, whole):
+    return {id(variable) for variable in model.variables} <= {id(variable) for variable in whole.variables}
+
+
 class Recorder(keras.callbacks.Callback):
     def __init__(self):
         super().__init__()
@@ -124,12 +128,19 @@ def test_class_weights_are_the_sample_weights_of_their_examples(name):
 
 @EVERY
 def test_weight_decay_pulls_every_kernel_towards_zero(name):
-    data = batch(4)  # one step
-    start = build(name).classifier.get_weights()
-    plain, decayed = (fitted(name, data, weight_decay=decay).classifier.get_weights() for decay in (0, 0.3))
-    for initial, without, with_decay in zip(start, plain, decayed, strict=True):
-        pull = 0.1 * 0.3 * initial if initial.ndim > 1 else 0.0
-        np.testing.assert_allclose(with_decay, without - pull, rtol=0, atol=1e-6)
+    rate = 1e-3  # small, so that the pulls of several moves add up
+    runs = [
+        fitted(name, batch(4), optimizer=keras.optimizers.SGD(rate), weight_decay=decay) for decay in (0, 0.3)
+    ]
+    players = [player for player, model in runs[0].players().items() if is_part(model, runs[0].classifier)]
+    for player in players:
+        optimizer = runs[0].optimizer_of(player)
+        reach = 0.3 * float(optimizer.learning_rate) * int(optimizer.iterations)
+        trained = (defense.players()[player].trainable_variables for defense in [build(name), *runs])
+        for initial, without, with_decay in zip(*trained, strict=True):
+            pull = reach * initial if initial.ndim > 1 else 0.0
+            np.testing.assert_allclose(with_decay, without - pull, rtol=0, atol=1e-6)
+    assert players, "the classifier, or its parts, are what learns"
 
 
 @EVERY

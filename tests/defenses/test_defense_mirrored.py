@@ -55,3 +55,10 @@ def test_two_devices_take_the_step_of_one(report, name):
     assert moved > 1e-2, "or the test could not fail"
     for first, second in two["replicas"]:
         np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", [name for name in defenses if defenses[name].coupled_terms])
+def test_coupled_terms_are_of_each_replicas_own_part(report, name):
+    """Two devices with the same images each take the step that one device takes with them."""
+    for one, two in zip(*report["coupled"][name], strict=True):
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from defense_building import batch, build
 
+from keras_robust import losses
 from keras_robust.attacks import PGD
 from keras_robust.defenses.base import _weighted_mean
 from keras_robust.noise import Noise
@@ -13,9 +14,12 @@ from keras_robust.noise import Noise
 EPS, STEPS, STEP_SIZE, RATE, SEED = 0.2, 3, 0.08, 0.1, 4
 
 
+def hidden(weights, images):
+    return tf.nn.relu(tf.reshape(images, (len(images), -1)) @ weights[0] + weights[1])
+
+
 def logits(weights, images):
-    w1, b1, w2, b2 = weights
-    return tf.nn.relu(tf.reshape(images, (len(images), -1)) @ w1 + b1) @ w2 + b2
+    return hidden(weights, images) @ weights[2] + weights[3]
 
 
 def cross_entropy(labels, scores):
@@ -56,12 +60,46 @@ def trades(weights, images, labels, adversarial):
     return cross_entropy(labels, clean) + 6.0 * divergence(clean, robust)
 
 
+def feature_scattering(weights, images, labels, adversarial):
+    """Smoothing 0.3 over three classes."""
+    targets = 0.15 + 0.55 * tf.one_hot(labels, 3)
+    return -tf.reduce_sum(targets * tf.nn.log_softmax(logits(weights, adversarial)), axis=1)
+
+
+def bilateral(weights, images, labels, adversarial):
+    log_p = tf.nn.log_softmax(logits(weights, adversarial))
+    own = tf.one_hot(labels, 3)
+    v = -log_p.numpy()
+    shares = (1 - own) * (v - np.where(own > 0, np.inf, v).min(axis=1, keepdims=True) + 0.01)
+    targets = 0.6 * own + 0.4 * shares / tf.reduce_sum(shares, axis=1, keepdims=True)
+    return -tf.reduce_sum(targets * log_p, axis=1)
+
+
+def tla(weights, images, labels, adversarial):
+    clean, robust = hidden(weights, images), hidden(weights, adversarial)
+    unit = [x / tf.norm(x, axis=1, keepdims=True) for x in (robust, clean)]
+    distances = 1 - unit[0] @ tf.transpose(unit[1])
+    values = []
+    for i, label in enumerate(labels):
+        others = [j for j in range(len(labels)) if labels[j] != label]
+        negative = min(others, key=lambda j: distances[i, j])
+        ahead = (j % len(labels) for j in range(i + 1, i + 1 + len(labels)))
+        positive = next(j for j in ahead if labels[j] == label)
+        length = tf.norm(robust[i]) + tf.norm(clean[positive]) + tf.norm(clean[negative])
+        gap = tf.nn.relu(distances[i, positive] - distances[i, negative] + 0.03)
+        values.append(2 * gap + 0.001 * length)
+    return cross_entropy(labels, logits(weights, adversarial)) + tf.stack(values)
+
+
 # name, options of the defense, its loss per example, what its adversary climbs
 CASES = {
     "standard": ("standard", {}, standard, "cross_entropy"),
     "adv": ("adversarial_training", {}, adversarial_training, "cross_entropy"),
     "madry": ("adversarial_training", {"clean_weight": 0}, madry, "cross_entropy"),
     "trades": ("trades", {}, trades, "kl"),
+    "feature_scattering": ("feature_scattering", {"smoothing": 0.3}, feature_scattering, "transport"),
+    "bilateral": ("bilateral", {"label_mass": 0.4}, bilateral, "most_confusing"),
+    "tla": ("tla", {}, tla, "cross_entropy"),
 }
 
 
@@ -71,6 +109,13 @@ def by_hand(loss, climbed, weights, images, labels, example_weights):
     objective = {
         "cross_entropy": lambda moved: cross_entropy(labels, logits(weights, moved)),
         "kl": lambda moved: divergence(logits(weights, images), logits(weights, moved)),
+        "transport": lambda moved: losses.transport_cost(logits(weights, images), logits(weights, moved)),
+        "most_confusing": lambda moved: (
+            -cross_entropy(
+                tf.argmax(logits(weights, images) - 1e9 * tf.one_hot(labels, 3), axis=1),
+                logits(weights, moved),
+            )
+        ),
     }[climbed]
     adversarial = ascend(objective, images, start)
     variables = [tf.Variable(weight) for weight in weights]

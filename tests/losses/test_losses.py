@@ -53,6 +53,15 @@ def kl_oracle(target, logits):
     return (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
 
 
+def entropy_oracle(labels, logits):
+    return special.entr(special.softmax(logits, axis=1)).sum(axis=1)
+
+
+def global_compactness_oracle(labels, latents):
+    weights = np.where(labels[:, None] == labels, 1, (0.99 - 1) / 0.99)
+    return (weights * np.abs(latents[:, None] - latents).mean(axis=2)).mean(axis=0)
+
+
 ORACLES = {  # name: (function of one second argument, its oracle, first argument)
     "cross_entropy": (losses.cross_entropy, cross_entropy_oracle, LABELS),
     "margin": (losses.margin, margin_oracle, LABELS),
@@ -67,6 +76,10 @@ ORACLES = {  # name: (function of one second argument, its oracle, first argumen
 OBJECTS = {  # name: (loss, oracle of its values, y_true)
     "Margin": (losses.Margin(2.0), lambda y, z: np.maximum(margin_oracle(y, z) + 2, 0), LABELS),
     "KLDivergence": (losses.KLDivergence(), kl_oracle, OTHER),
+    "Smoothness": (losses.Smoothness(), kl_oracle, OTHER),
+    "ConditionalEntropy": (losses.ConditionalEntropy(), entropy_oracle, LABELS),
+    "LocalCompactness": (losses.LocalCompactness(), lambda y, z: np.abs(y - z).mean(axis=1), OTHER),
+    "GlobalCompactness": (losses.GlobalCompactness(), global_compactness_oracle, LABELS),
 }
 each_function = pytest.mark.parametrize(("function", "oracle", "first"), ORACLES.values(), ids=ORACLES)
 each_object = pytest.mark.parametrize(("loss", "oracle", "y_true"), OBJECTS.values(), ids=OBJECTS)

@@ -136,11 +136,15 @@ def test_bad_common_options_are_refused(name, options):
         ("cnn_4c3f", {"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
         ("wide_resnet", {"depth": 18}, "6n \\+ 4"),
         ("rn_34_10", {"widths": "wider"}, "Did you mean 'wide'"),
-        ("vgg", {"depth": 13}, "Valid: 11, 16, 19"),
+        ("vgg", {"depth": 13}, "Valid: 11, 16, 19, 9"),
         ("vgg", {"width_multiplier": 0}, "width_multiplier must be positive"),
         ("resnet", {"depth": 50}, "Valid: 18, 32"),
         ("resnet", {"version": 3}, "Valid: 1, 2"),
         ("mlp", {"hidden": ()}, "hidden must be positive"),
+        ("er_cnn", {"embedding": 0}, "embedding must be positive"),
+        ("er_cnn", {"input_shape": (47, 48, 3), "reduce": True}, "of at least 48"),
+        ("er_vgg", {"input_shape": (32, 32, 1)}, "3 channels"),
+        ("er_vgg", {"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
     ],
 )
 def test_bad_options_are_named_with_the_valid_ones(name, options, words):
@@ -165,6 +169,8 @@ def test_architecture_is_plain_data():
         ("resnet", {"depth": 18}, 11_173_962),
         ("resnet", {"depth": 18, "version": 2}, 11_172_170),
         ("resnet", {"depth": 32}, 466_906),
+        # Four convolutions with three normalisations, the code, and the classifier on it.
+        ("er_cnn", {}, 16 * (128 + 128 * 256 + 256 * 512 + 512 * 1024) + 2 * 1792 + 4100 + 134_838),
         # Those of VGG have a bias in each normalised convolution: one per channel.
         ("vgg", {"depth": 11}, 9_231_114 - 2752),
         ("vgg", {"depth": 16}, 14_728_266 - 4224),
@@ -214,6 +220,27 @@ def test_vgg_pools_while_there_is_something_to_pool(side, pools):
     layers = list(inner_layers(classifier))
     assert sum(isinstance(layer, keras.layers.MaxPooling2D) for layer in layers) == pools
     assert classifier.encoder.output_shape == (None, 64)
+
+
+@pytest.mark.parametrize(
+    "shape, options, sides",
+    [((28, 28, 1), {}, [14, 7, 3, 1]), ((96, 96, 3), {"depth": 5, "reduce": True}, [48, 24, 12, 6, 3, 1])],
+)
+@pytest.mark.parametrize("embedding", [4, 16])
+def test_er_cnn_halves_the_maps_down_to_a_code(shape, options, sides, embedding):
+    classifier = models.build("er_cnn", input_shape=shape, embedding=embedding, filters=2, **options)
+    maps = [x.output.shape[1] for x in inner_layers(classifier) if isinstance(x, keras.layers.Conv2D)]
+    assert maps == sides
+    assert classifier.encoder.output_shape == classifier.head.input_shape == (None, embedding)
+
+
+def test_er_networks_scale_images_inside():
+    classifier = models.build("er_cnn", filters=2)
+    rescaling, vgg = classifier.encoder.layers[1], models.build("er_vgg", width_multiplier=0.0625)
+    np.testing.assert_allclose(rescaling(np.array([[[[0.0]], [[1.0]]]])).numpy().ravel(), [-1, 1])
+    normalized = vgg.encoder.layers[1](np.full((1, 1, 1, 3), 0.5, "float32")).numpy().ravel()
+    expected = (0.5 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(normalized, expected, rtol=1e-5)
 
 
 def test_resnet_bottleneck_has_four_times_the_features():

@@ -18,7 +18,9 @@ STUDY = {
     "source": "A paper",
     "examples": 12,
     "seeds": [0, 1],
-    "set": {"architecture.filters": 2, "architecture.hidden": 8, "examples": 176, "held_out": 48},
+    "defaults": {
+        "set": {"architecture.filters": 2, "architecture.hidden": 8, "examples": 176, "held_out": 48}
+    },
     "rows": {
         "AT": {"recipe": "{kind}_digits"},
         "MNIST": {"recipe": "at_mnist"},
@@ -77,7 +79,7 @@ def test_every_cell_is_measured_quoted_or_says_why_not(write, runs):
 
 def test_a_cell_is_what_evaluate_and_transfer_say(write, runs):
     results = reproduce(write(seeds=[0]), runs)
-    recipe = recipes.load("at_digits", "smoke", {"seed": 0, **STUDY["set"]})
+    recipe = recipes.load("at_digits", "smoke", {"seed": 0, **STUDY["defaults"]["set"]})
     model = Shelf(runs / "trained", train=False).model(recipe)
     pgd = attacks.PGD(eps=0.05, steps=3, step_size=None)
     attack = {"pgd": pgd, "ddn-10": attacks.DDN(steps=10, norm="l2")}
@@ -126,7 +128,7 @@ def test_the_files_hold_the_same_numbers(write, runs):
         ({"columns": {"c": {"source": "at_digits"}}}, "has no source"),
         ({"paper": {"At": {}}}, "Valid: AT"),
         ({"paper": {"AT": {"clen": 1}}}, "Did you mean 'clean'"),
-        ({"set": {"defense.beta": 1.0}}, "beta"),
+        ({"defaults": {"set": {"defense.beta": 1.0}}}, "beta"),
         ({"rows": {}}, "no rows"),
         ({"title": 3}, "title must be text"),
         ({"profiles": {"large": {}}}, "Unknown profile"),

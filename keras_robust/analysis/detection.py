@@ -1,0 +1,217 @@
+"""How well detectors tell adversarial examples, of the attack they were fit on and of others."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from rich.table import Table
+
+from keras_robust.analysis.finding import Finding, columns
+from keras_robust.attacks import PGD, Attack, classify
+from keras_robust.detection import (
+    DensityDetector,
+    DetectionMetrics,
+    Detector,
+    detection_metrics,
+    evade,
+    matched_noise,
+    roc_auc,
+)
+from keras_robust.errors import InputError, is_finite, require
+from keras_robust.validation import check_images, check_labels
+
+EVADING = "evading"
+GIVEN = "given"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One detector, fit on images of one attack and judged on those of another.
+
+    Attributes:
+        detector, fit_on, judged_on: their names.
+        metrics: see `DetectionMetrics`.
+        roc_auc: of the scores, adversarial against natural and noisy inputs.
+    """
+
+    detector: str
+    fit_on: str
+    judged_on: str
+    metrics: DetectionMetrics
+    roc_auc: float
+
+
+@dataclass(frozen=True)
+class DetectionTable(Finding):
+    """What `detection` found.
+
+    Attributes:
+        found: one row for each detector, attack to fit on and attack to judge on.
+        examples: images that each attack was made on, in both parts.
+        fitted: the detectors by their own name and that of the attack they were fit on.
+    """
+
+    found: list[Row]
+    examples: int
+    fitted: dict[tuple[str, str], Detector] = field(default_factory=dict, repr=False)
+    notes: Sequence[str] = ()
+
+    @property
+    def size(self) -> tuple[float, float]:
+        return 9, 1.2 + 0.28 * len(self.found)
+
+    def rows(self) -> Iterator[Sequence[Any]]:
+        yield "detector", "fit_on", "judged_on", *DetectionMetrics.__dataclass_fields__, "roc_auc"
+        for row in self.found:
+            yield row.detector, row.fit_on, row.judged_on, *asdict(row.metrics).values(), row.roc_auc
+
+    def table(self) -> Table:
+        names = ("detector", "fit on", "judged on", "ACC-ADV", "ACC-NADV", "ACC-CLA", "ACC-COM", "ROC-AUC")
+        table = columns(*names, title=f"{self.examples} examples")
+        for row in self.found:
+            shares = ["" if share is None else f"{share:.2f}" for share in asdict(row.metrics).values()]
+            table.add_row(row.detector, row.fit_on, row.judged_on, *shares, f"{row.roc_auc:.3f}")
+        return table
+
+    def draw(self, figure: Any) -> None:
+        labels = [f"{row.detector}: {row.fit_on} → {row.judged_on}" for row in self.found]
+        places = np.arange(len(labels))
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, name, title in zip(
+            panels,
+            ("acc_nadv", "acc_com"),
+            ("let through, of natural and noisy %", "detected or right, of adversarial %"),
+            strict=True,
+        ):
+            axes.barh(places, [getattr(row.metrics, name) for row in self.found], color="tab:blue")
+            axes.set(xlim=(0, 100), title=title, yticks=places, yticklabels=labels)
+            axes.grid(axis="x", alpha=0.3)
+        panels[0].invert_yaxis()
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Natural, noisy and adversarial images with the labels of all, `(N, ...)` each."""
+
+    natural: np.ndarray
+    noisy: np.ndarray
+    adversarial: np.ndarray
+    labels: np.ndarray
+
+    def take(self, rows: np.ndarray) -> _Inputs:
+        return _Inputs(self.natural[rows], self.noisy[rows], self.adversarial[rows], self.labels[rows])
+
+
+def detection(
+    model: keras.Model,
+    examples: tuple[Any, Any],
+    attacks: Mapping[str, Attack],
+    detectors: Mapping[str, Detector],
+    *,
+    training: tuple[Any, Any] | None = None,
+    adaptive: PGD | None = None,
+    cross: bool = True,
+    share: float = 0.2,
+    only_right: bool = True,
+    seed: int = 0,
+) -> DetectionTable:
+    """Fit detectors on a part of the examples and judge them on the rest.
+
+    Each attack is made on all examples, and noise added to them of its mean L2 distance. On one part of
+    them each detector is fit for each attack; on the other it is judged on the same attack and on the others.
+
+    Args:
+        model: the classifier that is guarded.
+        examples: test images `(N, ...)` float in [0, 1] and labels `(N,)`.
+        attacks: by name.
+        detectors: by name; copies of them are fit. One that is fit already is judged as it is.
+        training: images that the classifier was trained on and their labels, for detectors by density.
+        adaptive: an attack that is also made on the classifier and each detector by density together; see
+            `detection.evade`.
+        cross: judge on the other attacks too.
+        share: of the examples to fit on, in (0, 1).
+        only_right: leave out examples that the model gets wrong without an attack, as KD and LID do.
+        seed: of the attacks, the noise and the division.
+
+    Raises:
+        InputError: arrays of a wrong kind, no detector or attack, a share out of range, or too few examples.
+
+    Source: ER-Classifier (ICCV 2021), section 4.4 and tables 5 to 8; Feinman et al. 2017; Ma et al. 2018.
+
+    >>> import keras_robust as kr
+    >>> model = kr.zoo.load("at_digits")
+    >>> digits = kr.data.load("digits", "test", examples=300, seed=0)
+    >>> attacks = {"fgsm": kr.attacks.FGSM(eps=0.3)}
+    >>> found = detection(model, digits, attacks, {"er1": kr.detection.ERDetector()})
+    >>> found.found[0].roc_auc > 0.6
+    True
+    """
+    require(len(attacks) > 0 and len(detectors) > 0, "Give at least one attack and one detector.")
+    require(is_finite(share) and 0 < share < 1, f"share must be in (0, 1). Received: share={share!r}.")
+    images = check_images(examples[0], model.input_shape[1:])
+    labels = check_labels(examples[1], model.output_shape[-1], len(images))
+    if only_right:
+        right = classify(model, images) == labels
+        images, labels = images[right], labels[right]
+    order = np.random.default_rng(seed).permutation(len(images))
+    first, second = np.split(order, [round(share * len(order))])
+    require(
+        len(first) > 1 and len(second) > 0,
+        f"Too few examples to fit on and to judge on. Received: {len(images)} that the model gets right.",
+    )
+    inputs = {}
+    for name, attack in attacks.items():
+        adversarial = attack(model, images, labels, seed=seed)
+        inputs[name] = _Inputs(images, matched_noise(images, adversarial, seed), adversarial, labels)
+    fitted = dict(
+        _fitted(model, {name: one.take(first) for name, one in inputs.items()}, detectors, training)
+    )
+    judged = {name: one.take(second) for name, one in inputs.items()}
+    rows = []
+    for (detector, fit_on), guard in fitted.items():
+        chosen = judged if cross or fit_on == GIVEN else {fit_on: judged[fit_on]}
+        rows += [Row(detector, fit_on, on, *_judge(model, guard, one)) for on, one in chosen.items()]
+        if adaptive is not None and isinstance(guard, DensityDetector):
+            evading = _evading(model, guard, next(iter(judged.values())), adaptive, seed)
+            rows.append(Row(detector, fit_on, EVADING, *_judge(model, guard, evading)))
+    notes = [
+        f"{name} has no gradient, so that it was not attacked itself."
+        for name, detector in detectors.items()
+        if adaptive is not None and not isinstance(detector, DensityDetector)
+    ]
+    return DetectionTable(rows, len(images), fitted, notes)
+
+
+def _fitted(
+    model: keras.Model, inputs: Mapping[str, _Inputs], detectors: Mapping[str, Detector], training: Any
+) -> Iterator[tuple[tuple[str, str], Detector]]:
+    for name, detector in detectors.items():
+        if detector.threshold is not None:
+            yield (name, GIVEN), detector
+            continue
+        for attack, one in inputs.items():
+            try:
+                guard = copy.deepcopy(detector)
+                guard.fit(model, one.natural, one.adversarial, one.noisy, one.labels, training)
+            except InputError as error:
+                raise InputError(f"{name}, fit on {attack}: {error}") from error
+            yield (name, attack), guard
+
+
+def _judge(model: keras.Model, guard: Detector, inputs: _Inputs) -> tuple[DetectionMetrics, float]:
+    others = np.concatenate([guard.score(model, images) for images in (inputs.natural, inputs.noisy)])
+    attacked = guard.score(model, inputs.adversarial)
+    right = classify(model, inputs.adversarial) == inputs.labels
+    metrics = detection_metrics(attacked > guard.threshold, others > guard.threshold, right)
+    return metrics, roc_auc(others, attacked)
+
+
+def _evading(model: keras.Model, guard: DensityDetector, inputs: _Inputs, attack: PGD, seed: int) -> _Inputs:
+    adversarial = evade(guard, model, inputs.natural, inputs.labels, attack, seed=seed)
+    noisy = matched_noise(inputs.natural, adversarial, seed)
+    return _Inputs(inputs.natural, noisy, adversarial, inputs.labels)

@@ -1,0 +1,178 @@
+"""krobust detect: tell adversarial inputs of a classifier from others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keras_robust.cli import options
+from keras_robust.cli.output import MODEL_HELP, console, open_model
+from keras_robust.errors import InputError, unknown_name
+
+DEFAULT_DETECTORS = ("er1", "er2", "kernel-density", "lid")
+FROM_FILE = "file"
+
+
+@click.command(epilog=MODEL_HELP)
+@click.argument("model")
+@options.dataset
+@click.option(
+    "--attack",
+    "attacks",
+    multiple=True,
+    default=("pgd-40",),
+    show_default=True,
+    help="Short name such as pgd-40, fgsm, cw-l2-100; repeat it for several.",
+)
+@click.option(
+    "--detector",
+    "names",
+    multiple=True,
+    default=DEFAULT_DETECTORS,
+    show_default=True,
+    help="er1, er2, kernel-density, lid or entropy; repeat it for several.",
+)
+@click.option(
+    "--fitted",
+    type=click.Path(path_type=Path),
+    help="Judge the detector in this file, in the place of those of --detector.",
+)
+@click.option("--bandwidth", type=float, help="Of the densities.  [default: by cross-validation]")
+@click.option(
+    "--adaptive", help="Also attack classifier and detector together: a short name such as pgd-100."
+)
+@click.option("--familiar", is_flag=True, help="Judge a detector on the attack only that it was fit on.")
+@options.eps
+@options.norm
+@click.option(
+    "--examples",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Take a random subset of at most this size.",
+)
+@click.option(
+    "--training",
+    default=10000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="At most so many random training images make the densities.",
+)
+@options.seed
+@options.out("Directory for detection.png and detection.csv.")
+@click.option(
+    "--save", is_flag=True, help="Keep the fitted detectors, in --out or next to MODEL if it is a directory."
+)
+@click.option(
+    "--serve",
+    type=click.Path(path_type=Path),
+    help="Write the classifier with rejection by the first detector as a SavedModel directory.",
+)
+def detect(
+    model: str,
+    dataset: str | None,
+    attacks: tuple[str, ...],
+    names: tuple[str, ...],
+    fitted: Path | None,
+    bandwidth: float | None,
+    adaptive: str | None,
+    familiar: bool,
+    eps: float | None,
+    norm: str | None,
+    examples: int,
+    training: int,
+    seed: int,
+    out: Path | None,
+    save: bool,
+    serve: Path | None,
+) -> None:
+    """Fit detectors of adversarial images of MODEL on a fifth of the examples, and judge them on the rest.
+
+    ACC-ADV: adversarial inputs that are detected. ACC-NADV: natural and noisy ones that are let through.
+    ACC-CLA: adversarial inputs that are classified rightly, of those let through. ACC-COM: adversarial
+    inputs that are detected or classified rightly.
+
+    \b
+    Examples:
+      krobust detect at_mnist --attack pgd-40 --attack fgsm --out detectors --save
+      krobust detect at_mnist --detector er1 --adaptive pgd-100 --examples 500
+      krobust detect at_mnist --fitted detectors/er1-pgd-40.npz --attack apgd-50
+      krobust detect at_mnist --detector er1 --serve served/at_mnist
+    """
+    network, card = open_model(model)
+    import keras_robust as kr
+    from keras_robust.evaluation.source import examples_of, threat_of
+
+    place = _place(model, out) if save else None
+    guards = {FROM_FILE: kr.detection.load(fitted)} if fitted else _detectors(names, bandwidth)
+    threat = threat_of(network, eps, norm, None)
+    made = {name: _attack(name, threat, network) for name in attacks}
+    source = options.source(model, card, dataset)
+    images, labels, _ = examples_of(network, source, None, seed)
+    chosen = kr.data.subset(len(labels), min(examples, len(labels)), seed)
+    known = kr.data.load(source, "train", raw=True)
+    known = known.take(kr.data.subset(len(known.labels), min(training, len(known.labels)), seed)).as_float()
+    found = kr.analysis.detection(
+        network,
+        (images[chosen], labels[chosen]),
+        made,
+        guards,
+        training=known,
+        adaptive=_attack(adaptive, threat, network) if adaptive else None,
+        cross=not familiar,
+        seed=seed,
+    )
+    console().print(found.table())
+    for note in found.notes:
+        console().print(f"[yellow]note[/yellow]: {note}")
+    if out:
+        click.echo(f"Wrote {found.to_png(out / 'detection.png')} and detection.csv")
+    if place:
+        for (name, attack), guard in found.fitted.items():
+            click.echo(f"Wrote {kr.detection.save(guard, place / f'{name}-{attack}.npz')}")
+    if serve:
+        click.echo(f"Wrote {_serve(network, next(iter(found.fitted.values())), serve)}")
+
+
+def _detectors(names: tuple[str, ...], bandwidth: float | None) -> dict[str, Any]:
+    from keras_robust.detection import detectors
+
+    known = {name.replace("_", "-"): name for name in detectors}
+    for name in names:
+        if name not in known:
+            raise unknown_name("detector", name, known)
+    wanted = {name: detectors[known[name]] for name in names}
+    return {
+        name: cls() if bandwidth is None or "bandwidth" not in cls.shapes else cls(bandwidth=bandwidth)  # type: ignore[call-arg]
+        for name, cls in wanted.items()
+    }
+
+
+def _attack(name: str, threat: dict[str, Any], network: Any) -> Any:
+    import keras_robust as kr
+
+    made = kr.evaluation.attack_named(name, threat, network)
+    if made is None:
+        raise InputError(f"{name} is no attack: name one to detect.")
+    return made
+
+
+def _place(model: str, out: Path | None) -> Path:
+    """Where detectors are kept."""
+    if out is None and not Path(model).is_dir():
+        raise InputError(
+            "--save keeps detectors in --out, or next to a MODEL that is a directory: give --out."
+        )
+    return out or Path(model)
+
+
+def _serve(network: Any, guard: Any, path: Path) -> Path:
+    import keras_robust as kr
+
+    if not hasattr(guard, "guarded"):
+        raise InputError(
+            f"--serve takes a detector by density, such as er1. Received: {type(guard).__name__}."
+        )
+    return kr.export(guard.guarded(network), path)
