@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_autoattack  # noqa: F401  (a section of its own)
+import bench_distributed  # noqa: F401
 import click
 import numpy as np
 from measuring import (

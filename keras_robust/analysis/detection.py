@@ -146,8 +146,8 @@ def detection(
     >>> import keras_robust as kr
     >>> model = kr.zoo.load("at_digits")
     >>> digits = kr.data.load("digits", "test", examples=300, seed=0)
-    >>> attacks = {"fgsm": kr.attacks.FGSM(eps=0.3)}
-    >>> found = detection(model, digits, attacks, {"er1": kr.detection.ERDetector()})
+    >>> attacks, known = {"fgsm": kr.attacks.FGSM(eps=0.3)}, kr.data.load("digits", "train")
+    >>> found = detection(model, digits, attacks, {"er1": kr.detection.ERDetector()}, training=known)
     >>> found.found[0].roc_auc > 0.6
     True
     """

@@ -23,7 +23,8 @@ def chief_only(method: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(method)
     def on_chief(self: Any, *arguments: Any) -> None:
-        if is_chief(self.model.distribute_strategy):
+        strategy = getattr(self.model, "distribute_strategy", None)  # no model, no workers
+        if strategy is None or is_chief(strategy):
             method(self, *arguments)
 
     return on_chief
