@@ -24,6 +24,7 @@ _MODULES = (
     "recipes",
     "studies",
     "training",
+    "workers",
     "zoo",
 )
 _NAMES = {

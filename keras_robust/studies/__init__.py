@@ -1,6 +1,6 @@
 """Studies: a paper's table or figure as data that one command repeats, ours beside the paper's."""
 
-from keras_robust.studies import looking  # noqa: F401  (it registers its measures)
+from keras_robust.studies import detecting, looking  # noqa: F401  (they register their measures)
 from keras_robust.studies.measures import Subject as Subject
 from keras_robust.studies.measures import measures as measures
 from keras_robust.studies.reproducing import reproduce as reproduce

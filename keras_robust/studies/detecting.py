@@ -1,0 +1,70 @@
+"""The measure of detectors of adversarial inputs."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import keras_robust as kr
+from keras_robust.errors import unknown_name
+from keras_robust.schema import check_options
+from keras_robust.studies.measures import Subject, attack_on, measures
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_robust.analysis.detection import DetectionTable
+    from keras_robust.attacks import Attack
+
+METRICS = ("acc_adv", "acc_nadv", "acc_cla", "acc_com", "roc_auc")
+
+
+@measures.register("detection")
+def detection(
+    subject: Subject,
+    detector: str | dict[str, Any],
+    metric: str,
+    attack: str | dict[str, Any],
+    fit_on: str | dict[str, Any] | None = None,
+) -> float:
+    """What a detector and the classifier that it guards make of an attack, in percent (ROC-AUC: in [0, 1]).
+
+    Args:
+        subject: what is measured.
+        detector: a name in `detection.detectors`, or `{"name": ..., **options}`.
+        metric: "acc_adv", "acc_nadv", "acc_cla", "acc_com" or "roc_auc", see `detection.DetectionMetrics`.
+        attack: what it is judged on, as in `accuracy`.
+        fit_on: what it is fit on; None: the same attack.
+    """
+    if metric not in METRICS:
+        raise unknown_name("metric of detection", metric, METRICS)
+    fit, judge = attack_on(subject, fit_on or attack), attack_on(subject, attack)
+    guard = {"name": detector} if isinstance(detector, str) else detector
+    given = (subject.dataset, subject.examples, subject.seed)
+    found = _found(subject.model, *given, tuple(guard.items()), fit, judge)
+    found.to_png(subject.directory / "detection.png")
+    first = "judge" if fit == judge else "fit"
+    row = next(row for row in found.found if (row.fit_on, row.judged_on) == (first, "judge"))
+    value = row.roc_auc if metric == "roc_auc" else getattr(row.metrics, metric)
+    return math.nan if value is None else value
+
+
+@lru_cache(maxsize=4)  # every metric is asked for by itself
+def _found(
+    model: keras.Model,
+    dataset: str,
+    examples: int,
+    seed: int,
+    guard: tuple[tuple[str, Any], ...],
+    fit: Attack,
+    judge: Attack,
+) -> DetectionTable:
+    options = dict(guard)
+    name = options.pop("name")
+    build = kr.detection.detectors[name]
+    check_options(f"detector {name}", options, build)
+    guards = {name: build(**options)}
+    given, known = kr.data.load(dataset, "test", examples, seed), kr.data.load(dataset, "train")
+    attacks = {"judge": judge} if fit == judge else {"fit": fit, "judge": judge}
+    return kr.analysis.detection(model, given, attacks, guards, training=known, seed=seed)
