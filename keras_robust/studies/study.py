@@ -38,8 +38,8 @@ def load(name: str, profile: str = "laptop") -> Study:
     Raises:
         InputError: unknown name or profile, or a study that says something it cannot; it names the place.
 
-    >>> load("adr/table1").columns["PGD-40"]["measure"]
-    'accuracy'
+    >>> load("adr/table1").columns["PGD-40"]["attack"]
+    'pgd-40'
     """
     if profile not in PROFILES:
         raise unknown_name("profile", profile, PROFILES)
