@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from keras_robust.data import load
 from keras_robust.errors import require, unknown_name
 from keras_robust.registry import Registry
 from keras_robust.schema import check_options
@@ -97,21 +101,14 @@ def variant(
             not know of it; "end_to_end": they are made on this one; "worst_case": both, and no attack.
         eps: the radius, where it is not the recipe's.
     """
-    from keras_robust.attacks import classify
-    from keras_robust.data import load
-
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
-    images, labels = load(subject.dataset, "test", subject.examples, subject.seed)
     shown = subject.variant(name)
     made_on = {"grey_box": [subject.model], "end_to_end": [shown], "worst_case": [subject.model, shown]}
     threat = {**subject.threat, "eps": subject.threat["eps"] if eps is None else eps}
-    standing = classify(shown, images) == labels
-    for model in made_on[protocol]:
-        made = _named(attack, threat, model)
-        for found in (attack(model, images, labels, seed=subject.seed) for attack in made.values() if attack):
-            standing &= classify(shown, found) == labels
-    return 100.0 * float(standing.mean())
+    found = [_made(subject, model, attack, threat) for model in made_on[protocol]]
+    clean = _made(subject, subject.model, "clean", threat)
+    return _right(subject, shown, [clean, *found])
 
 
 @measures.register("distance")
@@ -145,18 +142,8 @@ def transfer(
         attack: as in `accuracy`.
         variant: of the subject.
     """
-    from keras_robust.evaluation import transfer as transferred
-
-    found = transferred(
-        {"subject": subject.variant(variant) if variant else subject.model, "source": source.model},
-        subject.dataset,
-        _named(attack, source.threat, source.model),
-        **source.threat,
-        examples=subject.examples,
-        seed=subject.seed,
-        progress=subject.progress,
-    )
-    return float(found.matrix[found.names.index("source"), found.names.index("subject")])
+    shown = subject.variant(variant) if variant else subject.model
+    return _right(subject, shown, [_made(subject, source.model, attack, source.threat)])
 
 
 def attack_on(subject: Subject, attack: str | dict[str, Any]) -> Attack:
@@ -206,3 +193,28 @@ def _named(
         return {name: made}
     check_options(f"attack {name}", {"eps": made.eps, **options}, type(made))
     return {name: replace(made, **options)}
+
+
+def _made(
+    subject: Subject, model: keras.Model, attack: str | dict[str, Any], threat: Mapping[str, Any]
+) -> np.ndarray:
+    """The subject's examples after an attack on a model; as they are if there is none."""
+    attack_made = next(iter(_named(attack, threat, model).values()))
+    return _adversarial(model, attack_made, subject.dataset, subject.examples, subject.seed)
+
+
+@lru_cache(maxsize=32)  # rows share what was made on one model
+def _adversarial(
+    model: keras.Model, attack: Attack | None, dataset: str, examples: int, seed: int
+) -> np.ndarray:
+    images, labels = load(dataset, "test", examples, seed)
+    return images if attack is None else attack(model, images, labels, seed=seed)
+
+
+def _right(subject: Subject, model: keras.Model, versions: Iterable[np.ndarray]) -> float:
+    """Share of the examples that a model gets right in every version of them, in percent."""
+    from keras_robust.attacks import classify
+
+    labels = load(subject.dataset, "test", subject.examples, subject.seed).labels
+    right = [classify(model, version) == labels for version in versions]
+    return 100.0 * float(np.logical_and.reduce(right).mean())

@@ -67,7 +67,7 @@ class Shelf:
         return _opened(self.place(recipe), variant, self.card(recipe).sha256)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _opened(place: Path, variant: str | None, sha256: str) -> Any:
     """The model in a directory; the last ones are kept, so that what is compiled for them serves again."""
     return zoo.open_model(place if variant is None else f"{place}:{variant}")[0]
