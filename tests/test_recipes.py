@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -53,17 +52,8 @@ def test_every_recipe_says_what_it_is_and_where_it_comes_from(name):
     assert recipes.describe(name) == recipe.description
 
 
-@pytest.fixture(scope="module")
-def loaded_once():
-    """Datasets are read once for all recipes."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(data, "load", lru_cache(data.load))
-    yield
-    patch.undo()
-
-
 @pytest.mark.parametrize("name", recipes.names())
-def test_every_smoke_profile_builds_and_takes_a_step(name, loaded_once):
+def test_every_smoke_profile_builds_and_takes_a_step(name):
     recipe = recipes.load(name, "smoke")
     try:
         train, test = recipe.data()

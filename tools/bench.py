@@ -81,7 +81,6 @@ def attack(setting: Setting) -> Iterator[Row]:
 @section
 def step(setting: Setting) -> Iterator[Row]:
     """A step of adversarial training over the sum of its attack and its weight update, each alone."""
-    import keras
     import tensorflow as tf
 
     from keras_robust import defenses
@@ -89,9 +88,8 @@ def step(setting: Setting) -> Iterator[Row]:
     for name, model, *arrays in setting.subjects():
         images, labels = map(tf.constant, arrays)
         defense = defenses.AdversarialTraining(model, pgd(10))
-        defense.compile(optimizer=keras.optimizers.SGD(1e-4, momentum=0.9))
         runs: dict[str, Run] = {
-            "step": partial(defense.train_on_batch, images, labels),
+            "step": partial(stepping(defense), images, labels),
             "attack": attack_in_graph(pgd(10), model, images, labels),
             "update": weight_update(model, images, labels),
         }
@@ -144,48 +142,51 @@ def descent(model: Any, loss: Callable[..., Any], *tensors: Any) -> Run:
 @section
 def adr(setting: Setting) -> Iterator[Row]:
     """A step of ADR over one of adversarial training with the same adversary, PGD-20."""
-    import keras
-    import tensorflow as tf
-
     from keras_robust import defenses
 
-    for name, _, *arrays in setting.subjects():
-        images, labels = map(tf.constant, arrays)
-        runs: dict[str, Run] = {}
-        for cls in (defenses.ADR, defenses.AdversarialTraining):
-            defense = cls(build_model(name), pgd(20))
-            defense.compile(optimizer=keras.optimizers.SGD(1e-4, momentum=0.9))
-            runs[cls.__name__] = partial(defense.train_on_batch, images, labels)
-        times = interleaved(runs, setting.repeats)
-        compared = ratio(times["ADR"], times["AdversarialTraining"])
+    for name, _, *batch in setting.subjects():
+        pair = [cls(build_model(name), pgd(20)) for cls in (defenses.ADR, defenses.AdversarialTraining)]
+        compared = steps_compared(*pair, *batch, setting.repeats)
         yield Row("adr", name, "ADR / AdversarialTraining step", target=Target("<=", 1.15), **compared)
 
 
 @section
 def mat(setting: Setting) -> Iterator[Row]:
     """A step of MAT with BIBO over one of TRADES on the same network, both with an adversary of 10 steps."""
-    import keras
-    import tensorflow as tf
-
     from keras_robust import defenses
 
-    for name, _, *arrays in setting.subjects():
-        images, labels = map(tf.constant, arrays)
-        runs: dict[str, Run] = {}
-        for cls, loss in ((defenses.MAT, "cosine_distance"), (defenses.TRADES, "kl")):
-            model = build_model(name, head={"name": "cosine_centers"})
-            defense = cls(model, pgd(10, loss=loss))
-            defense.compile(optimizer=keras.optimizers.SGD(1e-4, momentum=0.9))
-            runs[cls.__name__] = partial(defense.train_on_batch, images, labels)
-        times = interleaved(runs, setting.repeats)
-        compared = ratio(times["MAT"], times["TRADES"])
+    for name, _, *batch in setting.subjects():
+        pair = [
+            cls(build_model(name, head={"name": "cosine_centers"}), pgd(10, loss=loss))
+            for cls, loss in ((defenses.MAT, "cosine_distance"), (defenses.TRADES, "kl"))
+        ]
+        compared = steps_compared(*pair, *batch, setting.repeats)
         yield Row("mat", name, "MAT / TRADES step", target=Target("<=", 1.10), **compared)
+
+
+def steps_compared(
+    defense: Any, other: Any, images: np.ndarray, labels: np.ndarray, repeats: int
+) -> dict[str, Any]:
+    """The time of a step of a defense over that of another's."""
+    import tensorflow as tf
+
+    runs = {"defense": stepping(defense), "other": stepping(other)}
+    batch = tf.constant(images), tf.constant(labels)
+    times = interleaved({name: partial(run, *batch) for name, run in runs.items()}, repeats)
+    return ratio(times["defense"], times["other"])
+
+
+def stepping(defense: Any) -> Callable[..., Any]:
+    """A defense's training step on a batch."""
+    import keras
+
+    defense.compile(optimizer=keras.optimizers.SGD(1e-4, momentum=0.9))
+    return defense.train_on_batch
 
 
 @section
 def atld(setting: Setting) -> Iterator[Row]:
     """A step of ATLD over the sum of its parts: one input gradient and the steps of both players."""
-    import keras
     import tensorflow as tf
 
     from keras_robust import attacks, defenses, losses
@@ -194,7 +195,6 @@ def atld(setting: Setting) -> Iterator[Row]:
         images, labels = map(tf.constant, arrays)
         adversary = pgd(1, step_size=EPS)
         defense = defenses.ATLD(model, adversary)
-        defense.compile(optimizer=keras.optimizers.SGD(1e-4, momentum=0.9))
         critic, logits = defense.discriminator, tf.random.normal((len(images), 10), seed=0)
 
         def classifier_loss(clean: Any, adversarial: Any, labels: Any, model: Any = model) -> Any:
@@ -210,7 +210,7 @@ def atld(setting: Setting) -> Iterator[Row]:
 
         ascent = replace(adversary, loss=attacks.Separation(critic))
         runs: dict[str, Run] = {
-            "step": partial(defense.train_on_batch, images, labels),
+            "step": partial(stepping(defense), images, labels),
             "gradient": attack_in_graph(ascent, model, images, labels),
             "classifier": descent(model, classifier_loss, images, 1 - images, labels),
             "discriminator": descent(critic, critic_loss, logits, -logits, labels),

@@ -29,7 +29,7 @@ def make_study(names: tuple[str, ...], profile: str, train: bool, runs: Path) ->
         results.write(place)
         for picture in results.pictures:
             if picture != CURVES:
-                shutil.copyfile(runs / "studies" / name / profile / picture, place / picture)
+                shutil.copyfile(runs / results.study.directory / picture, place / picture)
         write_pages()
 
 

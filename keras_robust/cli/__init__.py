@@ -50,6 +50,9 @@ def main() -> None:
       krobust train at_digits --out runs/digits
       krobust evaluate at_mnist --attack pgd-40 --examples 1000
       krobust evaluate at_mnist --attack autoattack --examples 1000 --out report --resume
+      krobust analyze surface at_mnist --out looks
+      krobust detect at_mnist --attack pgd-40 --out detectors
+      krobust reproduce adr/table1 --profile smoke
       krobust export at_mnist at_mnist.tflite --quantize int8 --check
     """
 

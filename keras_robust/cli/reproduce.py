@@ -48,5 +48,4 @@ def reproduce(study: str | None, profile: str, out: Path, train: bool, listed: b
     except KeyboardInterrupt:
         raise click.ClickException("Interrupted. What was found is kept; the same command goes on.") from None
     console().print(results.table())
-    for path in results.write(out / "studies" / study / profile):
-        click.echo(f"Wrote {path}")
+    click.echo(f"The same as data, Markdown, CSV and pictures: {out / results.study.directory}")

@@ -121,7 +121,7 @@ def load(
             TensorFlow Datasets.
         download: let TensorFlow Datasets download and prepare what is absent.
         raw: leave images as stored, uint8 in 0..255 for most datasets, a quarter of the memory; `pipeline`
-            and `batches` take them so and scale batch by batch.
+            and `batches` take them so and scale batch by batch. They may be read-only.
 
     Returns:
         `Arrays`: images float32 in [0, 1] (unless `raw`), labels int32.

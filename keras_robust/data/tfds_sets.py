@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from keras_robust.data.arrays import Arrays, concatenate
@@ -32,21 +33,9 @@ class Prepared(Dataset):
         return {split: known[split].num_examples for split in SPLITS if split in known}
 
     def read(self, split: str, data_dir: str | None, download: bool) -> Arrays:
-        import tensorflow_datasets as tfds
-
-        builder = self._builder(data_dir)
         if download:
-            self._prepare(builder)
-        try:
-            examples = builder.as_dataset(
-                split=split,
-                batch_size=1024,
-                as_supervised=True,
-                read_config=tfds.ReadConfig(interleave_cycle_length=1),  # the order on disk
-            )
-        except AssertionError as error:  # how TFDS says that the files are not there
-            raise InputError(self._how_to_get(builder)) from error
-        return concatenate(tfds.as_numpy(examples))
+            self._prepare(self._builder(data_dir))
+        return _stored(self, split, data_dir)
 
     def _builder(self, data_dir: str | None) -> Any:
         import tensorflow_datasets as tfds
@@ -68,6 +57,27 @@ class Prepared(Dataset):
             f"No data for {self.builder!r}: looked in {builder.data_dir}. Set TFDS_DATA_DIR or data_dir to "
             f"the directory that holds it, or prepare it with download=True{command}. {manual}"
         ).rstrip()
+
+
+@lru_cache(maxsize=4)  # what reads a split now will soon read it again
+def _stored(prepared: Prepared, split: str, data_dir: str | None) -> Arrays:
+    """A split as it is stored, read-only."""
+    import tensorflow_datasets as tfds
+
+    builder = prepared._builder(data_dir)
+    try:
+        examples = builder.as_dataset(
+            split=split,
+            batch_size=1024,
+            as_supervised=True,
+            read_config=tfds.ReadConfig(interleave_cycle_length=1),  # the order on disk
+        )
+    except AssertionError as error:  # how TFDS says that the files are not there
+        raise InputError(prepared._how_to_get(builder)) from error
+    arrays = concatenate(tfds.as_numpy(examples))
+    for array in arrays:
+        array.flags.writeable = False
+    return arrays
 
 
 _CIFAR = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"

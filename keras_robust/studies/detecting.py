@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     import keras
 
     from keras_robust.analysis.detection import DetectionTable
-    from keras_robust.attacks import Attack
 
 METRICS = ("acc_adv", "acc_nadv", "acc_cla", "acc_com", "roc_auc")
 
@@ -39,32 +39,26 @@ def detection(
     """
     if metric not in METRICS:
         raise unknown_name("metric of detection", metric, METRICS)
-    fit, judge = attack_on(subject, fit_on or attack), attack_on(subject, attack)
     guard = {"name": detector} if isinstance(detector, str) else detector
-    given = (subject.dataset, subject.examples, subject.seed)
-    found = _found(subject.model, *given, tuple(guard.items()), fit, judge)
+    attacks = {"fit": fit_on or attack, "judge": attack}
+    if attacks["fit"] == attack:
+        del attacks["fit"]
+    asked = json.dumps([guard, dict(subject.threat), attacks])
+    found = _found(subject.model, asked, subject.dataset, subject.examples, subject.seed)
     found.to_png(subject.directory / "detection.png")
-    first = "judge" if fit == judge else "fit"
-    row = next(row for row in found.found if (row.fit_on, row.judged_on) == (first, "judge"))
+    wanted = (next(iter(attacks)), "judge")
+    row = next(row for row in found.found if (row.fit_on, row.judged_on) == wanted)
     value = row.roc_auc if metric == "roc_auc" else getattr(row.metrics, metric)
     return math.nan if value is None else value
 
 
 @lru_cache(maxsize=4)  # every metric is asked for by itself
-def _found(
-    model: keras.Model,
-    dataset: str,
-    examples: int,
-    seed: int,
-    guard: tuple[tuple[str, Any], ...],
-    fit: Attack,
-    judge: Attack,
-) -> DetectionTable:
-    options = dict(guard)
+def _found(model: keras.Model, asked: str, dataset: str, examples: int, seed: int) -> DetectionTable:
+    options, threat, attacks = json.loads(asked)
     name = options.pop("name")
     build = kr.detection.detectors[name]
     check_options(f"detector {name}", options, build)
     guards = {name: build(**options)}
     given, known = kr.data.load(dataset, "test", examples, seed), kr.data.load(dataset, "train")
-    attacks = {"judge": judge} if fit == judge else {"fit": fit, "judge": judge}
-    return kr.analysis.detection(model, given, attacks, guards, training=known, seed=seed)
+    made = {key: attack_on(model, threat, attack) for key, attack in attacks.items()}
+    return kr.analysis.detection(model, given, made, guards, training=known, seed=seed)

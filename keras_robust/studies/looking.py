@@ -30,7 +30,7 @@ def surface(
         second: the second axis, as in `analysis.loss_surface`.
         eps: half the width of the plane; None: the attack's.
     """
-    made = attack_on(subject, attack)
+    made = attack_on(subject.model, subject.threat, attack)
     options = {"spaces": [space], "second": second, "eps": eps, "seed": subject.seed}
     found = kr.analysis.loss_surface(subject.model, _examples(subject), made, **options)
     shown = [at for at in found.surfaces if at.kind == around]
@@ -53,7 +53,9 @@ def latent_map(subject: Subject, attack: str | dict[str, Any], show: str = "all"
 
     perplexity = min(30.0, subject.examples / 4)
     options = {"show": show, "perplexity": perplexity, "seed": subject.seed}
-    found = kr.analysis.latent_map(subject.model, _examples(subject), attack_on(subject, attack), **options)
+    found = kr.analysis.latent_map(
+        subject.model, _examples(subject), attack_on(subject.model, subject.threat, attack), **options
+    )
     found.to_png(subject.directory / "latent.png")
     clean = found.kind == "clean"
     return float(silhouette_score(found.points[clean], found.label[clean]))
@@ -70,7 +72,7 @@ def entropy(subject: Subject, attack: str | dict[str, Any], against: str = "all"
     """
     from keras_robust.detection.base import roc_auc
 
-    made = attack_on(subject, attack)
+    made = attack_on(subject.model, subject.threat, attack)
     found = kr.analysis.prediction_entropy(subject.model, _examples(subject), made, seed=subject.seed)
     found.to_png(subject.directory / "entropy.png")
     chosen = {"all": slice(None), "successful": found.successful, "failed": found.failed}[against]
@@ -87,7 +89,7 @@ def match_rate(subject: Subject, attack: str | dict[str, Any] | None = None) -> 
         attack: of adversarial examples, as in `accuracy`; None: of clean ones.
     """
     examples = _examples(subject)
-    made = attack_on(subject, attack) if attack else examples.images
+    made = attack_on(subject.model, subject.threat, attack) if attack else examples.images
     found = kr.analysis.clusters(subject.model, examples, made, seed=subject.seed)
     found.to_png(subject.directory / "clusters.png")
     return found.attacked_match if attack else found.clean_match
@@ -103,7 +105,7 @@ def cosine(subject: Subject, attack: str | dict[str, Any] | None = None, statist
         statistic: "mean" or "std", over the examples.
     """
     examples = _examples(subject)
-    made = attack_on(subject, attack) if attack else examples.images
+    made = attack_on(subject.model, subject.threat, attack) if attack else examples.images
     found = kr.analysis.cosine_table(subject.model, examples, made, seed=subject.seed)
     found.to_png(subject.directory / "cosine.png")
     _, mean, deviation = found.summary()[1 if attack else 0]

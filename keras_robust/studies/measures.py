@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -146,9 +147,9 @@ def transfer(
     return _right(subject, shown, [_made(subject, source.model, attack, source.threat)])
 
 
-def attack_on(subject: Subject, attack: str | dict[str, Any]) -> Attack:
-    """The attack that a cell names, in the subject's threat model."""
-    made = next(iter(_named(attack, subject.threat, subject.model).values()))
+def attack_on(model: keras.Model, threat: Mapping[str, Any], attack: str | dict[str, Any]) -> Attack:
+    """The attack on a model that a cell names, in a threat model."""
+    made = next(iter(_named(attack, threat, model).values()))
     require(made is not None, f"This measure needs an attack. Received: {attack!r}.")
     return made  # type: ignore[return-value]
 
@@ -199,16 +200,16 @@ def _made(
     subject: Subject, model: keras.Model, attack: str | dict[str, Any], threat: Mapping[str, Any]
 ) -> np.ndarray:
     """The subject's examples after an attack on a model; as they are if there is none."""
-    attack_made = next(iter(_named(attack, threat, model).values()))
-    return _adversarial(model, attack_made, subject.dataset, subject.examples, subject.seed)
+    asked = json.dumps([attack, dict(threat)])
+    return _adversarial(model, asked, subject.dataset, subject.examples, subject.seed)
 
 
 @lru_cache(maxsize=32)  # rows share what was made on one model
-def _adversarial(
-    model: keras.Model, attack: Attack | None, dataset: str, examples: int, seed: int
-) -> np.ndarray:
+def _adversarial(model: keras.Model, asked: str, dataset: str, examples: int, seed: int) -> np.ndarray:
+    attack, threat = json.loads(asked)
+    (made,) = _named(attack, threat, model).values()
     images, labels = load(dataset, "test", examples, seed)
-    return images if attack is None else attack(model, images, labels, seed=seed)
+    return images if made is None else made(model, images, labels, seed=seed)
 
 
 def _right(subject: Subject, model: keras.Model, versions: Iterable[np.ndarray]) -> float:

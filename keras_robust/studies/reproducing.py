@@ -53,7 +53,7 @@ def reproduce(
     """
     study, root = load(name, profile), Path(directory)
     taking = _Taking(study, Shelf(root / "trained", train, progress), root)
-    place = root / "studies" / study.name.lstrip("/") / profile
+    place = root / study.directory
     cells: dict[str, dict[str, Cell]] = {row: {} for row in study.rows}
     total = len(study.rows) * len(study.columns)
     for done, (row, column) in enumerate(study.places(), start=1):

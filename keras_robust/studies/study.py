@@ -50,7 +50,7 @@ def load(name: str, profile: str = "laptop") -> Study:
             raise unknown_name(f"profile of {name}", key, PROFILES)
     settings = merged(text, profiles.get(profile) or {})
     check_options(name, settings, Study, supplied=("name", "profile"))
-    study = Study(name=str(Path(name).with_suffix("")), profile=profile, **settings)
+    study = Study(name=name, profile=profile, **settings)
     study.check()
     return study
 
@@ -74,7 +74,7 @@ class Study:
     without a recipe is a method that is not built here: its figures are the paper's alone.
 
     Attributes:
-        name, profile: where it comes from.
+        name, profile: as given to `load`.
         title: what the paper's table or figure shows.
         source: paper, table, and what else was read there.
         rows, columns: settings by name, in the paper's order.
@@ -98,6 +98,12 @@ class Study:
     seeds: list[int] = field(default_factory=lambda: [0])
     curves: dict[str, Any] | None = None
     notes: str = ""
+
+    @property
+    def directory(self) -> Path:
+        """Where its results lie, relative to what is trained and measured for it."""
+        name = Path(self.name)
+        return Path("studies") / (name.stem if name.suffix else name) / self.profile
 
     def check(self) -> None:
         """Check every row, column and figure against what it names."""

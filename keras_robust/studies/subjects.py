@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from keras_robust import data, training, zoo
-from keras_robust.errors import InputError
 from keras_robust.recipes import Recipe
 from keras_robust.zoo.cards import CARD, Card
 
@@ -44,10 +43,8 @@ class Shelf:
         return self.found[recipe.digest]
 
     def _place(self, recipe: Recipe) -> Path:
-        try:
-            data.load(recipe.dataset, "test", raw=True)
-        except InputError:
-            raise Missing("dataset absent") from None
+        if not data.info(recipe.dataset).splits:
+            raise Missing("dataset absent")
         for card in zoo.list():
             if (card.training or {}).get("digest") == recipe.digest:
                 return zoo.lookup.directory(card.name)

@@ -34,9 +34,12 @@ def run(name, strategy):
         for term in defense.coupled_terms:  # of each replica's pairs only
             defense.terms[term] = 0.0
         metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]  # by name it would trace twice
-        defense.compile(keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True), metrics=metrics)
+        # Eagerly on one device: two are compared with the steps as they are written.
+        alone = strategy.num_replicas_in_sync == 1
+        optimizer = keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True)
+        defense.compile(optimizer, metrics=metrics, run_eagerly=alone)
         start = defense.get_weights()
-    history = defense.fit(dataset(), validation_data=dataset(), verbose=0).history
+    history = defense.fit(dataset(), verbose=0).history
     with strategy.scope():
         ends = [weight.tolist() for weight in defense.get_weights()]
         replicas = [
@@ -51,6 +54,14 @@ def run(name, strategy):
     }
 
 
+def evaluated(name, strategy):
+    """What a defense reports of its test step."""
+    with strategy.scope():
+        defense = build(name, seed=2)
+        defense.compile(metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")])
+    return defense.evaluate(dataset(), verbose=0, return_dict=True)
+
+
 def coupled_step(name, strategy):
     """Weights after one step in which each replica is given the same images, with its coupled terms."""
     images, labels = batch(GLOBAL_BATCH // 2)
@@ -58,7 +69,7 @@ def coupled_step(name, strategy):
     copies = np.concatenate([images] * count), np.concatenate([labels] * count)
     with strategy.scope():
         defense = build(name, adversary=BIM(eps=0.1, steps=2))
-        defense.compile(keras.optimizers.SGD(0.1))
+        defense.compile(keras.optimizers.SGD(0.1), run_eagerly=count == 1)
     defense.fit(tf.data.Dataset.from_tensors(copies), verbose=0)
     with strategy.scope():
         return [weight.tolist() for weight in defense.classifier.get_weights()]
@@ -84,5 +95,6 @@ if __name__ == "__main__":
         for name in defenses
         if defenses[name].coupled_terms
     }
-    parts = {"slices": slices(), "defenses": report, "coupled": coupled}
+    tested = [evaluated("trades", strategy) for strategy in (tf.distribute.get_strategy(), STRATEGY)]
+    parts = {"slices": slices(), "defenses": report, "coupled": coupled, "evaluated": tested}
     print(json.dumps({"replicas": STRATEGY.num_replicas_in_sync, **parts}))

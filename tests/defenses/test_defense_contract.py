@@ -104,12 +104,12 @@ def test_validation_reports_what_attack_and_classifier_give_by_hand(name):
 
 
 @EVERY
-def test_several_steps_per_execution_are_the_same_steps(name):
+def test_several_steps_of_one_graph_are_the_same_steps(name):
     images, labels = batch(16)
     runs = []
-    for count in (1, 2):
+    for options in ({"run_eagerly": True}, {"steps_per_execution": 2}):
         runs.append(build(name, dropout=0.5))
-        runs[-1].compile(sgd(), steps_per_execution=count)
+        runs[-1].compile(sgd(), **options)
         runs[-1].fit(images, labels, batch_size=4, shuffle=False, verbose=0)
     assert int(runs[1].step) == 4
     assert_same_weights(*runs, tolerance=1e-6)
@@ -153,7 +153,7 @@ def test_the_seed_makes_a_run_repeat(name):
 @EVERY
 def test_bfloat16_layers_train(name):
     defense = build(name, dtype="mixed_bfloat16")
-    defense.compile(sgd())
+    defense.compile(sgd(), run_eagerly=True)
     history = defense.fit(*batch(), batch_size=4, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert {variable.dtype for variable in defense.trainable_variables} == {"float32"}
@@ -176,11 +176,11 @@ def test_float16_layers_train_with_a_scaled_loss(name):
 @pytest.mark.filterwarnings("ignore")
 def test_xla_takes_the_same_step(name):
     runs = []
-    for jit_compile in (False, True):
+    for options in ({"run_eagerly": True}, {"jit_compile": True}):
         defense = build(name)
-        defense.compile(sgd(), jit_compile=jit_compile)
+        defense.compile(sgd(), **options)
         logs = defense.fit(*batch(), batch_size=4, shuffle=False, verbose=0).history
-        assert defense.jit_compile is jit_compile
+        assert defense.jit_compile is options.get("jit_compile", False)
         runs.append((defense, logs))
     (plain, plain_logs), (compiled, compiled_logs) = runs
     assert_same_weights(plain, compiled, tolerance=1e-4)

@@ -62,3 +62,9 @@ def test_coupled_terms_are_of_each_replicas_own_part(report, name):
     """Two devices with the same images each take the step that one device takes with them."""
     for one, two in zip(*report["coupled"][name], strict=True):
         np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)
+
+
+def test_two_devices_report_what_one_reports(report):
+    one, two = report["evaluated"]
+    assert {"loss", "accuracy", "adversarial_accuracy"} <= set(one)
+    assert two == pytest.approx(one, abs=1e-5)

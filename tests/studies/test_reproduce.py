@@ -8,7 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from keras_robust import attacks, evaluate, recipes, studies
+from keras_robust import attacks, data, evaluate, recipes, studies
 from keras_robust.cli import main
 from keras_robust.errors import InputError
 from keras_robust.studies.subjects import Shelf
@@ -18,8 +18,18 @@ STUDY = {
     "source": "A paper",
     "examples": 12,
     "seeds": [0, 1],
+    # Small, but learns enough that there is something to attack.
     "defaults": {
-        "set": {"architecture.filters": 2, "architecture.hidden": 8, "examples": 176, "held_out": 48}
+        "set": {
+            "architecture.filters": 4,
+            "architecture.hidden": 16,
+            "examples": 1000,
+            "held_out": 48,
+            "batch_size": 16,
+            "epochs": 4,
+            "optimizer.learning_rate": 0.01,
+            "guard": {},
+        }
     },
     "rows": {
         "AT": {"recipe": "{kind}_digits"},
@@ -78,18 +88,25 @@ def test_every_cell_is_measured_quoted_or_says_why_not(write, runs):
 
 
 def test_a_cell_is_what_evaluate_and_transfer_say(write, runs):
-    results = reproduce(write(seeds=[0]), runs)
-    recipe = recipes.load("at_digits", "smoke", {"seed": 0, **STUDY["defaults"]["set"]})
-    model = Shelf(runs / "trained", train=False).model(recipe)
+    at = reproduce(write(seeds=[0]), runs).cells["AT"]
+    shelf = Shelf(runs / "trained", train=False)
+    model, source = (
+        shelf.model(recipes.load(name, "smoke", {"seed": 0, **STUDY["defaults"]["set"]}))
+        for name in ("at_digits", "standard_digits")
+    )
     pgd = attacks.PGD(eps=0.05, steps=3, step_size=None)
     attack = {"pgd": pgd, "ddn-10": attacks.DDN(steps=10, norm="l2")}
     sizes = {"eps": 0.05, "examples": 12, "checks": False, "progress": False}
     report = evaluate(model, "digits", attack, **sizes, norm="linf")
-    at = results.cells["AT"]
     assert at["clean"].values == [report.accuracy["clean"]]
+    assert report.accuracy["clean"] > 50
     assert at["0.05"].values == [report.accuracy["pgd"]]
     summary = report.outcomes["ddn-10"].distance_summary
-    assert at["norm"].values == pytest.approx([summary["l2"]["mean"]], rel=1e-4) if summary else True
+    assert at["norm"].values == pytest.approx([summary["l2"]["mean"]], rel=1e-4)
+    images, labels = data.load("digits", "test", 12, 0)
+    made = attacks.FGSM(eps=recipes.load("standard_digits", "smoke").threat["eps"])(source, images, labels)
+    right = (attacks.classify(model, made) == labels).mean()
+    assert at["transferred"].values == pytest.approx([100 * right])
 
 
 def test_nothing_is_trained_or_measured_twice(write, runs, monkeypatch):
@@ -114,7 +131,7 @@ def test_the_files_hold_the_same_numbers(write, runs):
     lines = list(csv.DictReader((place / "table.csv").open()))
     assert [line["row"] for line in lines] == list(STUDY["rows"])
     assert float(lines[0]["ours"]) == pytest.approx(results.cells["AT"]["0.05"].mean)
-    assert "krobust reproduce mine --profile smoke" in (place / "table.md").read_text()
+    assert "krobust reproduce mine.yaml --profile smoke" in (place / "table.md").read_text()
     assert (place / "curves.png").stat().st_size > 0
 
 
@@ -144,7 +161,8 @@ def test_the_command_prints_ours_beside_the_papers(write, runs):
     path = write(seeds=[0], columns={"clean": STUDY["columns"]["clean"]}, paper={"AT": {"clean": 99.5}})
     result = CliRunner().invoke(main, ["reproduce", path, "--profile", "smoke", "--out", str(runs)])
     assert result.exit_code == 0, result.output
-    assert "(99.50)" in result.output and "table.md" in result.output
+    assert "(99.50)" in result.output
+    assert (runs / "studies" / "mine" / "smoke" / "table.md").exists()
 
 
 def test_the_command_lists_the_studies_and_tells_of_bad_names():
@@ -165,8 +183,9 @@ def test_results_are_read_back_unless_the_study_has_changed(write, runs):
     changes = {"seeds": [0], "columns": {"clean": STUDY["columns"]["clean"]}, "paper": {}}
     results = reproduce(write(**changes), runs)
     path = runs / "studies" / "mine" / "smoke" / "results.json"
+    assert studies.Results.read(path).to_dict() == results.to_dict()
     kept = json.loads(path.read_text())
-    path.write_text(json.dumps({**kept, "name": "mine.yaml"}))
+    path.write_text(json.dumps({**kept, "title": "Another title"}))
     with pytest.raises(InputError, match="another version"):
         studies.Results.read(path)
     path.write_text("<html>")

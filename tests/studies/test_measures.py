@@ -1,0 +1,109 @@
+"""Measures of a study against what they are made of, on classifiers of digits from the zoo."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+import keras_robust as kr
+from keras_robust.attacks import classify
+from keras_robust.studies.measures import Subject, measures
+
+EXAMPLES = 60
+THREAT = {"norm": "linf", "eps": 0.15, "step_size": 0.03}
+PGD = {"name": "pgd-5", "loss": {"name": "margin"}}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return kr.zoo.load("at_digits")
+
+
+@pytest.fixture(scope="module")
+def other():
+    return kr.zoo.load("trades_digits")
+
+
+@pytest.fixture
+def subject(model, other, tmp_path):
+    """at_digits, with trades_digits in the place of a variant of it."""
+    shown = {"default": model, "other": other}
+    return Subject(model, "digits", THREAT, EXAMPLES, 0, tmp_path, shown.__getitem__, False)
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return kr.data.load("digits", "test", EXAMPLES, 0)
+
+
+def pgd():
+    return kr.attacks.PGD(eps=0.15, step_size=0.03, steps=5, loss=kr.attacks.objectives["margin"]())
+
+
+def right(model, images, labels):
+    return classify(model, images) == labels
+
+
+def test_a_variant_is_judged_by_each_protocol(subject, model, other, examples):
+    images, labels = examples
+    on_default, on_variant = (pgd()(made_on, images, labels, seed=0) for made_on in (model, other))
+    clean = right(other, images, labels)
+    grey, ends = right(other, on_default, labels), right(other, on_variant, labels)
+    expected = {"grey_box": clean & grey, "end_to_end": clean & ends, "worst_case": clean & grey & ends}
+    found = {name: measures["variant"](subject, "other", PGD, name) for name in expected}
+    assert found == {name: pytest.approx(100 * stands.mean()) for name, stands in expected.items()}
+    assert found["end_to_end"] < found["grey_box"] < 100
+    with pytest.raises(kr.InputError, match="Did you mean 'grey_box'"):
+        measures["variant"](subject, "other", PGD, "gray_box")
+
+
+def test_detection_is_a_row_of_the_table(subject, model, examples):
+    guard = {"name": "kernel_density", "bandwidth": 1.0}
+    fit, judge = kr.attacks.FGSM(eps=0.15), pgd()
+    known = kr.data.load("digits", "train")
+    attacks = {"fgsm": fit, "pgd": judge}
+    guards = {"kd": kr.detection.detectors["kernel_density"](bandwidth=1.0)}
+    table = kr.analysis.detection(model, examples, attacks, guards, training=known, seed=0)
+    rows = {(row.fit_on, row.judged_on): row for row in table.found}
+    take = partial(measures["detection"], subject, guard)
+    assert take("roc_auc", PGD, "fgsm") == rows["fgsm", "pgd"].roc_auc
+    assert take("acc_nadv", PGD, "fgsm") == rows["fgsm", "pgd"].metrics.acc_nadv
+    assert take("acc_com", PGD) == rows["pgd", "pgd"].metrics.acc_com
+    assert (subject.directory / "detection.csv").exists()
+
+
+def test_a_surface_is_the_share_of_the_plane_that_is_right(subject, model, examples):
+    found = kr.analysis.loss_surface(model, examples, pgd(), spaces=["input"], seed=0)
+    for shown in found.surfaces:
+        share = 100 * (shown.prediction == shown.label).mean()
+        assert measures["surface"](subject, PGD, shown.kind) == pytest.approx(share)
+    assert {"clean", "successful", "failed"} == {shown.kind for shown in found.surfaces}
+
+
+def test_a_latent_map_is_the_silhouette_of_its_clean_points(subject, model, examples):
+    from sklearn.metrics import silhouette_score
+
+    found = kr.analysis.latent_map(model, examples, pgd(), perplexity=EXAMPLES / 4, seed=0)
+    clean = found.kind == "clean"
+    expected = silhouette_score(found.points[clean], found.label[clean])
+    assert measures["latent_map"](subject, PGD) == pytest.approx(expected)
+
+
+def test_entropy_is_an_area_under_the_curve(subject, model, examples):
+    from sklearn.metrics import roc_auc_score
+
+    found = kr.analysis.prediction_entropy(model, examples, pgd(), seed=0)
+    chosen = {"all": found.adversarial, "successful": found.adversarial[found.successful]}
+    for against, values in chosen.items():
+        truth = np.repeat([0, 1], [len(found.clean), len(values)])
+        expected = roc_auc_score(truth, np.concatenate([found.clean, values]))
+        assert measures["entropy"](subject, PGD, against) == pytest.approx(expected)
+
+
+def test_match_rate_and_cosine_are_those_of_the_analysis(subject, model, examples):
+    matched = kr.analysis.clusters(model, examples, pgd(), seed=0)
+    assert measures["match_rate"](subject) == pytest.approx(matched.clean_match)
+    assert measures["match_rate"](subject, PGD) == pytest.approx(matched.attacked_match)
+    clean, attacked = kr.analysis.cosine_table(model, examples, pgd(), seed=0).summary()
+    assert measures["cosine"](subject, statistic="std") == pytest.approx(clean[2])
+    assert measures["cosine"](subject, PGD) == pytest.approx(attacked[1])
