@@ -6,7 +6,7 @@ import pytest
 from limits import full_disk
 
 from keras_robust.errors import InputError
-from keras_robust.files import replacing, write_text
+from keras_robust.files import read_yaml, replacing, write_text
 
 
 def write(draft, kind, text):
@@ -87,3 +87,8 @@ def test_a_place_that_may_not_be_written_is_told(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match=r"Cannot write .*note: Permission denied"):
         write_text(tmp_path / "note", "x")
+
+
+def test_only_true_and_false_are_truth_values_in_yaml(tmp_path):
+    (tmp_path / "options.yaml").write_text("on: off\nyes: no\nplain: [true, False]\n")
+    assert read_yaml(tmp_path / "options.yaml") == {"on": "off", "yes": "no", "plain": [True, False]}

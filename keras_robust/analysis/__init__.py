@@ -18,6 +18,8 @@ from keras_robust.analysis.gallery import gallery as gallery
 from keras_robust.analysis.heat_map import heat_map as heat_map
 from keras_robust.analysis.latent_map import LatentMap as LatentMap
 from keras_robust.analysis.latent_map import latent_map as latent_map
+from keras_robust.analysis.plane import DecisionMap as DecisionMap
+from keras_robust.analysis.plane import decision_map as decision_map
 from keras_robust.analysis.surface import LossSurface as LossSurface
 from keras_robust.analysis.surface import Surface as Surface
 from keras_robust.analysis.surface import loss_surface as loss_surface

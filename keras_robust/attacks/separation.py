@@ -36,6 +36,17 @@ class Separation(Objective):
 
     targetable = False
 
+    @classmethod
+    def beside(cls, model: keras.Model, on: str = "logits") -> Separation:
+        """The objective of the discriminator that was trained with a classifier and is kept beside it.
+
+        Raises:
+            InputError: there is none.
+        """
+        kept = getattr(model, "companions", {})
+        require("discriminator" in kept, f"No discriminator is kept beside {model.name!r}.")
+        return cls(kept["discriminator"], on)
+
     @property
     def label(self) -> str:
         return "separation"

@@ -166,6 +166,19 @@ def cosine(seed: int, out: Path | None, **asked: Any) -> None:
 
 
 @analyze.command(epilog=MODEL_HELP)
+@_subject
+def plane(seed: int, out: Path | None, **asked: Any) -> None:
+    """Decisions of a classifier of points over the plane, and where the attack moves the points.
+
+    \b
+    Example:
+      krobust analyze plane runs/moons --attack pgd-20 --out looks
+    """
+    subject = _opened(seed=seed, **asked)
+    _tell(kr.analysis.decision_map(*subject, seed=seed), out, "plane")
+
+
+@analyze.command(epilog=MODEL_HELP)
 @click.argument("model")
 @options.dataset
 @click.option(

@@ -6,9 +6,11 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 import keras_robust as kr
 from keras_robust.data import Arrays
-from keras_robust.studies.measures import Subject, attack_on, measures
+from keras_robust.studies.measures import Subject, attack_on, attacked_images, measures
 
 
 @measures.register("surface")
@@ -78,6 +80,31 @@ def entropy(subject: Subject, attack: str | dict[str, Any], against: str = "all"
     chosen = {"all": slice(None), "successful": found.successful, "failed": found.failed}[against]
     values = found.adversarial[chosen]
     return roc_auc(found.clean, values) if len(values) else math.nan
+
+
+@measures.register("plane")
+def plane(
+    subject: Subject,
+    source: Subject | None = None,
+    attack: str | dict[str, Any] = "clean",
+    variant: str | None = None,
+) -> float:
+    """Share of points in the plane that are classified rightly after they were moved, in percent.
+
+    Args:
+        subject: what is measured.
+        source: the classifier whose decisions are drawn and judge the points; by default the subject.
+        attack: what moves the points, on the subject, as in `accuracy`.
+        variant: of the subject, one that transforms its input: the attacked points are moved further by it.
+    """
+    points, labels = _examples(subject)
+    moved = attacked_images(subject, subject.model, attack, subject.threat)
+    if variant:
+        points, moved = moved, np.asarray(subject.variant(variant).transform(moved))
+    judge = (source or subject).model
+    found = kr.analysis.decision_map(judge, (points, labels), moved, seed=subject.seed)
+    found.to_png(subject.directory / "plane.png")
+    return found.accuracy
 
 
 @measures.register("match_rate")

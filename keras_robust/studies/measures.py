@@ -81,6 +81,7 @@ def accuracy(
     return _attacked(subject, attack, eps, norm, step_size).accuracy
 
 
+SEPARATION = "separation"  # as a loss: what the discriminator beside the model tells apart
 PROTOCOLS = ("grey_box", "end_to_end", "worst_case")
 
 
@@ -107,8 +108,8 @@ def variant(
     shown = subject.variant(name)
     made_on = {"grey_box": [subject.model], "end_to_end": [shown], "worst_case": [subject.model, shown]}
     threat = {**subject.threat, "eps": subject.threat["eps"] if eps is None else eps}
-    found = [_made(subject, model, attack, threat) for model in made_on[protocol]]
-    clean = _made(subject, subject.model, "clean", threat)
+    found = [attacked_images(subject, model, attack, threat) for model in made_on[protocol]]
+    clean = attacked_images(subject, subject.model, "clean", threat)
     return _right(subject, shown, [clean, *found])
 
 
@@ -144,7 +145,7 @@ def transfer(
         variant: of the subject.
     """
     shown = subject.variant(variant) if variant else subject.model
-    return _right(subject, shown, [_made(subject, source.model, attack, source.threat)])
+    return _right(subject, shown, [attacked_images(subject, source.model, attack, source.threat)])
 
 
 def attack_on(model: keras.Model, threat: Mapping[str, Any], attack: str | dict[str, Any]) -> Attack:
@@ -187,16 +188,26 @@ def _named(
     """The attack by the name that reports give it; options stated go before those of the short name."""
     from keras_robust.evaluation.naming import attack_named
 
-    options = {"name": attack} if isinstance(attack, str) else dict(attack)
+    options: dict[str, Any] = {"name": attack} if isinstance(attack, str) else dict(attack)
     name = options.pop("name")
     made = attack_named(name, threat, model)
     if made is None or not options:
         return {name: made}
+    options |= _beside(model, options.get("loss"))
     check_options(f"attack {name}", {"eps": made.eps, **options}, type(made))
     return {name: replace(made, **options)}
 
 
-def _made(
+def _beside(model: keras.Model, loss: Any) -> dict[str, Any]:
+    """The loss that looks through a model kept beside the classifier, if that is what is asked for."""
+    if not (isinstance(loss, dict) and loss.get("name") == SEPARATION):
+        return {}
+    from keras_robust.attacks.separation import Separation
+
+    return {"loss": Separation.beside(model, **{key: loss[key] for key in loss if key != "name"})}
+
+
+def attacked_images(
     subject: Subject, model: keras.Model, attack: str | dict[str, Any], threat: Mapping[str, Any]
 ) -> np.ndarray:
     """The subject's examples after an attack on a model; as they are if there is none."""

@@ -131,4 +131,6 @@ def _copied(source: Path, place: Path, name: str) -> list[str]:
 
 
 def _file_name(text: str) -> str:
-    return "-".join("".join(letter if letter.isalnum() else " " for letter in text).split()).lower()
+    """Words in small letters with dashes between them; a plus is a word of its own."""
+    spaced = text.replace("+", " plus ")
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in spaced).split()).lower()
