@@ -93,7 +93,7 @@ def test_what_is_missing_is_said():
         ("surface {run} --attack clean", "clean is no attack"),
         ("surface {run} --eps 0 --attack fgsm", "a finite number > 0. Received: eps=0.0"),
         ("surface {run} --space pixels", "'pixels' is not one of 'input', 'latent'"),
-        ("plane {run} --attack fgsm", "Only points in the plane can be drawn"),
+        ("plane {run} --attack fgsm", "Only points in the plane, (2,), can be drawn"),
         ("entropy {run} --dataset mnits", "Unknown dataset: 'mnits'"),
         ("entropy {run} --eps -1", "eps must be a finite number >= 0"),
         ("entropy {run} --norm l3 --eps 1", "Unknown norm: 'l3'"),

@@ -17,13 +17,7 @@ AT_MOST = 1000
 RADII_OF_CURVE = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2)  # in those of the card
 
 _out = options.out("Directory for the picture and its numbers.")
-_examples = click.option(
-    "--examples",
-    default=AT_MOST,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Take a random subset of at most this size.",
-)
+_examples = options.at_most(AT_MOST)
 
 
 class Subject(NamedTuple):
@@ -181,14 +175,7 @@ def plane(seed: int, out: Path | None, **asked: Any) -> None:
 @analyze.command(epilog=MODEL_HELP)
 @click.argument("model")
 @options.dataset
-@click.option(
-    "--attack",
-    "attacks",
-    multiple=True,
-    default=("pgd-40",),
-    show_default=True,
-    help="Short name such as pgd-40, cw-100, square-1000; repeat it for several.",
-)
+@options.attacks("pgd-40, cw-100, square-1000")
 @click.option(
     "--eps",
     "radii",

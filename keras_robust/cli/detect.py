@@ -18,14 +18,7 @@ FROM_FILE = "file"
 @click.command(epilog=MODEL_HELP)
 @click.argument("model")
 @options.dataset
-@click.option(
-    "--attack",
-    "attacks",
-    multiple=True,
-    default=("pgd-40",),
-    show_default=True,
-    help="Short name such as pgd-40, fgsm, cw-l2-100; repeat it for several.",
-)
+@options.attacks("pgd-40, fgsm, cw-l2-100")
 @click.option(
     "--detector",
     "names",
@@ -46,13 +39,7 @@ FROM_FILE = "file"
 @click.option("--familiar", is_flag=True, help="Judge a detector on the attack only that it was fit on.")
 @options.eps
 @options.norm
-@click.option(
-    "--examples",
-    default=1000,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Take a random subset of at most this size.",
-)
+@options.at_most(1000)
 @click.option(
     "--training",
     default=10000,

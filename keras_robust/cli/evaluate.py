@@ -18,14 +18,7 @@ REPORT = "report.json"
 @click.command(epilog=MODEL_HELP)
 @click.argument("model")
 @options.dataset
-@click.option(
-    "--attack",
-    "attacks",
-    multiple=True,
-    default=DEFAULT_ATTACKS,
-    show_default=True,
-    help="Short name such as pgd-40, cw-100, square-5000, autoattack, adaptive, rays; repeat it for several.",
-)
+@options.attacks("pgd-40, cw-100, square-5000, autoattack, adaptive, rays", DEFAULT_ATTACKS)
 @click.option(
     "--eps",
     type=options.Radii(),

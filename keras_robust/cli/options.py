@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,29 @@ examples = click.option(
     "--examples", type=click.IntRange(min=1), help="Size of a random subset.  [default: all]"
 )
 seed = click.option("--seed", default=0, show_default=True, help="Seed of all that is drawn at random.")
+
+
+def attacks(examples: str, default: Sequence[str] = ("pgd-40",)) -> Any:
+    """The option --attack, which may be repeated."""
+    return click.option(
+        "--attack",
+        "attacks",
+        multiple=True,
+        default=default,
+        show_default=True,
+        help=f"Short name such as {examples}; repeat it for several.",
+    )
+
+
+def at_most(count: int) -> Any:
+    """The option --examples, with a default."""
+    return click.option(
+        "--examples",
+        default=count,
+        show_default=True,
+        type=click.IntRange(min=1),
+        help="Take a random subset of at most this size.",
+    )
 
 
 def out(help: str) -> Any:
