@@ -21,8 +21,12 @@ WHOLE = ("pgd-40",)  # also on the whole test set
 @click.command()
 @click.argument("names", nargs=-1, required=True)
 @click.option("--profile", default="laptop", show_default=True)
+@click.option(
+    "--attack", "attacks", multiple=True, default=HEADLINE, show_default=True, help="Of the headline."
+)
+@click.option("--whole/--no-whole", default=True, help=f"Also {', '.join(WHOLE)} on the whole test set.")
 @click.option("--runs", type=click.Path(path_type=Path), default=ROOT / "runs", help="Where runs are kept.")
-def make_zoo(names: tuple[str, ...], profile: str, runs: Path) -> None:
+def make_zoo(names: tuple[str, ...], profile: str, attacks: tuple[str, ...], whole: bool, runs: Path) -> None:
     """Make the zoo entries NAMES from the recipes of the same names.
 
     A run that is there is taken as it is, and so is its evaluation; what was begun goes on.
@@ -34,9 +38,10 @@ def make_zoo(names: tuple[str, ...], profile: str, runs: Path) -> None:
         model, trained = kr.zoo.open_model(directory)
         size = len(data.load(recipe.dataset, "test", raw=True).labels)
         kept = {"directory": directory / "headline", "resume": True}
-        headline = kr.evaluate(model, recipe.dataset, HEADLINE, examples=min(EXAMPLES, size), **kept)
+        headline = kr.evaluate(model, recipe.dataset, attacks, examples=min(EXAMPLES, size), **kept)
         kept = {"directory": directory / "whole", "resume": True}
-        further = [] if size <= EXAMPLES else [kr.evaluate(model, recipe.dataset, WHOLE, **kept)]
+        larger = whole and size > EXAMPLES
+        further = [kr.evaluate(model, recipe.dataset, WHOLE, **kept)] if larger else []
         card = kr.zoo.describe(
             model, name, recipe, headline, further=further, seconds=trained.training["seconds"]
         )

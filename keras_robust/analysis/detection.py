@@ -22,7 +22,7 @@ from keras_robust.detection import (
     matched_noise,
     roc_auc,
 )
-from keras_robust.errors import InputError, is_finite, require
+from keras_robust.errors import InputError, is_finite, require, unknown_name
 from keras_robust.validation import check_images, check_labels
 
 EVADING = "evading"
@@ -115,6 +115,7 @@ def detection(
     *,
     training: tuple[Any, Any] | None = None,
     adaptive: PGD | None = None,
+    fit_on: Sequence[str] | None = None,
     cross: bool = True,
     share: float = 0.2,
     only_right: bool = True,
@@ -133,6 +134,7 @@ def detection(
         training: images that the classifier was trained on and their labels, for detectors by density.
         adaptive: an attack that is also made on the classifier and each detector by density together; see
             `detection.evade`.
+        fit_on: names of the attacks to fit on; None: each of them.
         cross: judge on the other attacks too.
         share: of the examples to fit on, in (0, 1).
         only_right: leave out examples that the model gets wrong without an attack, as KD and LID do.
@@ -152,6 +154,9 @@ def detection(
     True
     """
     require(len(attacks) > 0 and len(detectors) > 0, "Give at least one attack and one detector.")
+    for name in fit_on or ():
+        if name not in attacks:
+            raise unknown_name("attack to fit on", name, attacks)
     require(is_finite(share) and 0 < share < 1, f"share must be in (0, 1). Received: share={share!r}.")
     images = check_images(examples[0], model.input_shape[1:])
     labels = check_labels(examples[1], model.output_shape[-1], len(images))
@@ -168,17 +173,16 @@ def detection(
     for name, attack in attacks.items():
         adversarial = attack(model, images, labels, seed=seed)
         inputs[name] = _Inputs(images, matched_noise(images, adversarial, seed), adversarial, labels)
-    fitted = dict(
-        _fitted(model, {name: one.take(first) for name, one in inputs.items()}, detectors, training)
-    )
+    met = {name: inputs[name].take(first) for name in fit_on or inputs}
+    fitted = dict(_fitted(model, met, detectors, training))
     judged = {name: one.take(second) for name, one in inputs.items()}
     rows = []
-    for (detector, fit_on), guard in fitted.items():
-        chosen = judged if cross or fit_on == GIVEN else {fit_on: judged[fit_on]}
-        rows += [Row(detector, fit_on, on, *_judge(model, guard, one)) for on, one in chosen.items()]
+    for (detector, seen), guard in fitted.items():
+        chosen = judged if cross or seen == GIVEN else {seen: judged[seen]}
+        rows += [Row(detector, seen, on, *_judge(model, guard, one)) for on, one in chosen.items()]
         if adaptive is not None and isinstance(guard, DensityDetector):
             evading = _evading(model, guard, next(iter(judged.values())), adaptive, seed)
-            rows.append(Row(detector, fit_on, EVADING, *_judge(model, guard, evading)))
+            rows.append(Row(detector, seen, EVADING, *_judge(model, guard, evading)))
     notes = [
         f"{name} has no gradient, so that it was not attacked itself."
         for name, detector in detectors.items()

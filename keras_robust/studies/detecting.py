@@ -61,4 +61,5 @@ def _found(model: keras.Model, asked: str, dataset: str, examples: int, seed: in
     guards = {name: build(**options)}
     given, known = kr.data.load(dataset, "test", examples, seed), kr.data.load(dataset, "train")
     made = {key: attack_on(model, threat, attack) for key, attack in attacks.items()}
-    return kr.analysis.detection(model, given, made, guards, training=known, seed=seed)
+    first = next(iter(made))
+    return kr.analysis.detection(model, given, made, guards, training=known, fit_on=[first], seed=seed)

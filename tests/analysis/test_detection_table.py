@@ -73,6 +73,15 @@ def test_detectors_are_judged_on_other_attacks_and_on_one_of_their_own(guarded, 
     assert header[:3] == ["detector", "fit_on", "judged_on"] and len(rows) == 10
 
 
+def test_what_to_fit_on_can_be_chosen(guarded):
+    model, images, labels = guarded
+    guards = {"er1": ERDetector(bandwidth=0.5)}
+    whole, part = (
+        detection(model, (images, labels), ATTACKS, guards, fit_on=names).found for names in (None, ["pgd"])
+    )
+    assert part == [row for row in whole if row.fit_on == "pgd"] and len(part) == 2
+
+
 def test_a_fitted_detector_is_judged_as_it_is(guarded):
     model, images, labels = guarded
     first = detection(model, (images, labels), ATTACKS, {"er1": ERDetector()}, cross=False)
@@ -90,6 +99,7 @@ def test_bad_input_is_told(guarded):
         (({}, er1), {}, "at least one attack and one detector"),
         ((ATTACKS, {}), {}, "at least one attack and one detector"),
         ((ATTACKS, er1), {"share": 1.0}, r"share must be in \(0, 1\)"),
+        ((ATTACKS, er1), {"fit_on": ["pdg"]}, "Unknown attack to fit on: 'pdg'. Did you mean 'pgd'"),
         ((ATTACKS, er1), {"share": 0.001}, "Too few examples"),
         ((ATTACKS, {"lid": LIDDetector()}), {"share": 0.05}, "lid, fit on fgsm: .*clean images"),
     ]:
