@@ -52,6 +52,11 @@ def write_text(path: Path | str, text: str) -> None:
         draft.write_text(text)
 
 
+def parse_yaml(text: str) -> Any:
+    """What YAML text says, as plain data; `yaml.YAMLError` or `ValueError` where it is none."""
+    return yaml.load(text, Loader=_Loader)
+
+
 def read_yaml(path: Path | str) -> Any:
     """What a YAML file says, as plain data.
 
@@ -59,7 +64,7 @@ def read_yaml(path: Path | str) -> Any:
         InputError: it cannot be read, or is not YAML.
     """
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+        return parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Cannot read {path}: {error}") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from keras_robust.errors import InputError, is_finite, require, unknown_name
-from keras_robust.files import read_yaml
+from keras_robust.files import parse_yaml, read_yaml
 from keras_robust.packaged import packaged
 from keras_robust.registry import Registry
 from keras_robust.schema import check_options
@@ -407,7 +407,7 @@ def _pair(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     require(bool(separator and key), f"An override is key=value, for example epochs=3. Received: {text!r}.")
     try:
-        return key, yaml.safe_load(value)
+        return key, parse_yaml(value)
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"The value of {key} is not valid YAML: {error}. Received: {value!r}.") from error
 

@@ -186,7 +186,9 @@ def test_a_keras_file_needs_a_dataset_and_a_radius(tmp_path):
 
 def test_a_model_without_a_threat_exports_too(tmp_path):
     plain = zoo.save(models.build("small_cnn", filters=2, hidden=4), "plain", directory=tmp_path)
-    krobust("export", plain, tmp_path / "plain.tflite")
+    asked = ("export", plain, tmp_path / "plain.tflite", "--format")
+    assert "plain.tflite is the name of a tflite" in krobust(*asked, "savedmodel", exit_code=2)
+    krobust(*asked, "tflite")
     assert (tmp_path / "plain.tflite").is_file()
 
 

@@ -7,7 +7,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from small_runs import finished_run
+from small_runs import finished_run, moons_run
 
 from keras_robust import analysis, attacks, data, models, zoo
 from keras_robust.cli import main
@@ -30,6 +30,7 @@ COMMANDS = {
     "clusters": ON_A_MODEL,
     "cosine": ON_A_MODEL,
     "curve": (*ON_A_MODEL, "--eps", "0:0.2:0.1"),
+    "plane": ON_A_MODEL,
     "dimension": ("--examples", 100),
 }
 
@@ -40,7 +41,7 @@ def test_every_command_is_tested():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_it_prints_a_table_and_writes_a_picture_with_its_numbers(name, tmp_path):
-    subject = "digits" if name == "dimension" else finished_run()
+    subject = {"dimension": "digits", "plane": moons_run()}.get(name, finished_run())
     text = krobust("analyze", name, subject, *COMMANDS[name], "--out", tmp_path / "new")
     assert "┃" in text and f"Wrote {tmp_path / 'new' / name}.png and {name}.csv" in text
     assert sorted(os.listdir(tmp_path / "new")) == [f"{name}.csv", f"{name}.png"]

@@ -158,6 +158,7 @@ def test_names_and_filters(classifier):
     assert found() == found(architecture="small_cnn") == {"one", "two", "bare"}
     assert found(dataset="digits") == {"one", "two"}
     assert found(dataset="digits", norm="l2") == found(defense="standard") == {"two"}
+    assert found(dataset="fashion_mnist") == found(defense="adr", norm="l2") == set()
     with pytest.raises(InputError, match=r"Unknown dataset in the zoo: 'digit'. Did you mean 'digits'"):
         zoo.list(dataset="digit")
 

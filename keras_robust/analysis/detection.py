@@ -154,7 +154,9 @@ def detection(
     True
     """
     require(len(attacks) > 0 and len(detectors) > 0, "Give at least one attack and one detector.")
-    for name in fit_on or ():
+    fit_on = list(attacks) if fit_on is None else fit_on
+    require(len(fit_on) > 0, "Name at least one attack to fit on.")
+    for name in fit_on:
         if name not in attacks:
             raise unknown_name("attack to fit on", name, attacks)
     require(is_finite(share) and 0 < share < 1, f"share must be in (0, 1). Received: share={share!r}.")
@@ -173,7 +175,7 @@ def detection(
     for name, attack in attacks.items():
         adversarial = attack(model, images, labels, seed=seed)
         inputs[name] = _Inputs(images, matched_noise(images, adversarial, seed), adversarial, labels)
-    met = {name: inputs[name].take(first) for name in fit_on or inputs}
+    met = {name: inputs[name].take(first) for name in fit_on}
     fitted = dict(_fitted(model, met, detectors, training))
     judged = {name: one.take(second) for name, one in inputs.items()}
     rows = []

@@ -10,6 +10,7 @@ import keras
 from keras_robust.attacks.objective import Objective
 from keras_robust.attacks.view import Goal, View
 from keras_robust.errors import require
+from keras_robust.models.discriminators import kept_beside
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +44,7 @@ class Separation(Objective):
         Raises:
             InputError: there is none.
         """
-        kept = getattr(model, "companions", {})
-        require("discriminator" in kept, f"No discriminator is kept beside {model.name!r}.")
-        return cls(kept["discriminator"], on)
+        return cls(kept_beside(model), on)
 
     @property
     def label(self) -> str:

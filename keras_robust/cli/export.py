@@ -10,11 +10,18 @@ from keras_robust.cli.output import MODEL_HELP, console, open_model
 from keras_robust.errors import InputError
 
 CALIBRATION_IMAGES = 200
+FORMATS = ("savedmodel", "tflite")
 
 
 @click.command(epilog=MODEL_HELP)
 @click.argument("model")
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "wanted",
+    type=click.Choice(FORMATS),
+    help="Refuse a PATH that stands for the other.  [default: by its ending]",
+)
 @click.option("--quantize", help="float16, dynamic or int8, for .tflite only.")
 @click.option("--check", is_flag=True, help="Compare the export with the model, under attack too.")
 @click.option("--dataset", help="For calibration and the check.  [default: that of the card]")
@@ -23,6 +30,7 @@ CALIBRATION_IMAGES = 200
 def export(
     model: str,
     path: Path,
+    wanted: str | None,
     quantize: str | None,
     check: bool,
     dataset: str | None,
@@ -38,6 +46,9 @@ def export(
       krobust export at_mnist served/at_mnist
       krobust export at_mnist at_mnist.tflite --quantize int8 --check
     """
+    format_of_path = FORMATS[path.suffix == ".tflite"]
+    if wanted and wanted != format_of_path:
+        raise InputError(f"--format {wanted}, but {path} is the name of a {format_of_path}: see --help.")
     network, card = open_model(model)
     import keras_robust as kr
 

@@ -31,7 +31,7 @@ class Arrays(NamedTuple):
             return self
         images = self.images.astype(np.float32)
         images /= np.float32(255)
-        return Arrays(images, self.labels)
+        return Arrays(images, self.labels.copy())
 
     def take(self, indices: Any) -> Arrays:
         """The examples at `indices`, in that order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,7 +36,8 @@ class Prepared(Dataset):
     def read(self, split: str, data_dir: str | None, download: bool) -> Arrays:
         if download:
             self._prepare(self._builder(data_dir))
-        return _stored(self, split, data_dir)
+        size = self.sizes(data_dir).get(split, 0) * math.prod(self.image_shape)
+        return (_kept if size <= _KEPT_BYTES else _stored)(self, split, data_dir)
 
     def _builder(self, data_dir: str | None) -> Any:
         import tensorflow_datasets as tfds
@@ -59,9 +61,8 @@ class Prepared(Dataset):
         ).rstrip()
 
 
-@lru_cache(maxsize=4)  # what reads a split now will soon read it again
 def _stored(prepared: Prepared, split: str, data_dir: str | None) -> Arrays:
-    """A split as it is stored, read-only."""
+    """A split as it is stored; its images are read-only."""
     import tensorflow_datasets as tfds
 
     builder = prepared._builder(data_dir)
@@ -75,9 +76,12 @@ def _stored(prepared: Prepared, split: str, data_dir: str | None) -> Arrays:
     except AssertionError as error:  # how TFDS says that the files are not there
         raise InputError(prepared._how_to_get(builder)) from error
     arrays = concatenate(tfds.as_numpy(examples))
-    for array in arrays:
-        array.flags.writeable = False
+    arrays.images.flags.writeable = False
     return arrays
+
+
+_kept = lru_cache(maxsize=4)(_stored)  # what reads a split now will soon read it again
+_KEPT_BYTES = 2**28
 
 
 _CIFAR = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"

@@ -201,6 +201,17 @@ def seen_shape(classifier: keras.Model, on: str) -> tuple[int, ...]:
     return tuple(classifier.encoder.output_shape[1:])
 
 
+def kept_beside(model: keras.Model) -> keras.Model:
+    """The discriminator that was trained with a classifier and is kept beside it.
+
+    Raises:
+        InputError: there is none.
+    """
+    kept = getattr(model, "companions", {})
+    require("discriminator" in kept, f"No discriminator is kept beside {model.name!r}.")
+    return kept["discriminator"]
+
+
 def check_discriminator(discriminator: Any, classifier: Any, on: str) -> None:
     """Refuse a discriminator that is not built, or does not fit the classifier."""
     require(

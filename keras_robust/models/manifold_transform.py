@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_robust.errors import is_finite, require, unknown_name
 from keras_robust.layers import StraightThrough
-from keras_robust.models.discriminators import SEEN, check_discriminator
+from keras_robust.models.discriminators import SEEN, check_discriminator, kept_beside
 from keras_robust.models.registry import wrappers
 
 MODES = ("imt", "imt+")
@@ -23,7 +23,7 @@ deserialize = keras.saving.deserialize_keras_object
 @wrappers.register("manifold_transform")
 def with_manifold_transform(
     model: keras.Model,
-    discriminator: keras.Model,
+    discriminator: keras.Model | None = None,
     mode: str = "imt+",
     *,
     eps: float = 8 / 255,
@@ -45,7 +45,8 @@ def with_manifold_transform(
     Args:
         model: `LatentClassifier`, images `(B, ...)` in [0, 1] to logits `(B, K)`. Layers and variables are
             shared.
-        discriminator: of `build_discriminator`, trained with `model` by ATLD.
+        discriminator: of `build_discriminator`, trained with `model` by ATLD; None: the one that is kept
+            beside `model`.
         mode: "imt": m = 1; "imt+": m = 0.5 where the discriminator is unsure, 1 elsewhere.
         eps: length of the step, in the units of the images, >= 0.
         band: unsure is a P(clean) strictly within it, as in the authors' code (SVHN: 0.3 to 0.6).
@@ -67,6 +68,8 @@ def with_manifold_transform(
     >>> with_manifold_transform(model, discriminator, "imt").output_shape
     (None, 10)
     """
+    if discriminator is None:
+        discriminator = kept_beside(model)
     options: dict[str, Any] = {
         "mode": mode,
         "eps": eps,

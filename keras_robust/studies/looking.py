@@ -10,6 +10,7 @@ import numpy as np
 
 import keras_robust as kr
 from keras_robust.data import Arrays
+from keras_robust.errors import require
 from keras_robust.studies.measures import Subject, attack_on, attacked_images, measures
 
 
@@ -100,7 +101,9 @@ def plane(
     points, labels = _examples(subject)
     moved = attacked_images(subject, subject.model, attack, subject.threat)
     if variant:
-        points, moved = moved, np.asarray(subject.variant(variant).transform(moved))
+        shown = subject.variant(variant)
+        require(hasattr(shown, "transform"), f"The variant {variant} does not transform its input.")
+        points, moved = moved, np.asarray(shown.transform(moved))
     judge = (source or subject).model
     found = kr.analysis.decision_map(judge, (points, labels), moved, seed=subject.seed)
     found.to_png(subject.directory / "plane.png")

@@ -200,11 +200,13 @@ def _named(
 
 def _beside(model: keras.Model, loss: Any) -> dict[str, Any]:
     """The loss that looks through a model kept beside the classifier, if that is what is asked for."""
-    if not (isinstance(loss, dict) and loss.get("name") == SEPARATION):
+    given = dict(loss) if isinstance(loss, dict) else {"name": loss}
+    if given.pop("name", None) != SEPARATION:
         return {}
     from keras_robust.attacks.separation import Separation
 
-    return {"loss": Separation.beside(model, **{key: loss[key] for key in loss if key != "name"})}
+    check_options(f"objective {SEPARATION!r}", given, Separation.beside, supplied=("model",))
+    return {"loss": Separation.beside(model, **given)}
 
 
 def attacked_images(

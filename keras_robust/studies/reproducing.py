@@ -131,6 +131,6 @@ def _copied(source: Path, place: Path, name: str) -> list[str]:
 
 
 def _file_name(text: str) -> str:
-    """Words in small letters with dashes between them; a plus is a word of its own."""
-    spaced = text.replace("+", " plus ")
-    return "-".join("".join(letter if letter.isalnum() else " " for letter in spaced).split()).lower()
+    """Words in small letters with dashes between them; signs stay, for they tell rows apart."""
+    kept = (letter if letter.isalnum() or letter in "+-" else " " for letter in text)
+    return "-".join("".join(kept).split()).lower()

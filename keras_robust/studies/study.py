@@ -102,8 +102,8 @@ class Study:
     @property
     def directory(self) -> Path:
         """Where its results lie, relative to what is trained and measured for it."""
-        name = Path(self.name)
-        return Path("studies") / (name.stem if name.suffix else name) / self.profile
+        parts = Path(self.name).with_suffix("").parts
+        return Path("studies", *(part for part in parts if part not in ("/", "..")), self.profile)
 
     def check(self) -> None:
         """Check every row, column and figure against what it names."""

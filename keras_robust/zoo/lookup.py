@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import platformdirs
 
@@ -79,7 +79,7 @@ def list(
         norm: norm of the threat model, "linf" or "l2".
 
     Raises:
-        InputError: a filter's value that no entry has, or a card that cannot be used.
+        InputError: a filter's value that is no registered name, or a card that cannot be used.
 
     >>> all(card.dataset == "digits" for card in list(dataset="digits"))
     True
@@ -88,9 +88,9 @@ def list(
     wanted = {"dataset": dataset, "defense": defense, "architecture": architecture, "norm": norm}
     filters = {key: value for key, value in wanted.items() if value is not None}
     for key, value in filters.items():
-        known = {found for entry in cards if (found := _properties(entry)[key]) is not None}
-        if value not in known:
-            raise unknown_name(f"{key} in the zoo", value, known)
+        found = {had for entry in cards if (had := _properties(entry)[key]) is not None}
+        if value not in found and value not in (known := _registered(key)):
+            raise unknown_name(f"{key} in the zoo", value, found | known)
     return [entry for entry in cards if filters.items() <= _properties(entry).items()]
 
 
@@ -129,6 +129,20 @@ _KINDS = {
     "keras": lambda path: path.suffix == ".keras" and path.is_file(),
     "tflite": lambda path: path.suffix == ".tflite" and path.is_file(),
 }
+
+
+def _registered(key: str) -> set[str]:
+    """What a filter may name though no entry has it; looked up only then, for it imports TensorFlow."""
+    from keras_robust import data, defenses, models
+    from keras_robust.threat import NORMS
+
+    known: dict[str, Any] = {
+        "dataset": data.datasets,
+        "defense": defenses.defenses,
+        "architecture": models.architectures,
+        "norm": NORMS,
+    }
+    return set(known[key])
 
 
 def _properties(entry: Card) -> dict[str, str | None]:

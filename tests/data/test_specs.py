@@ -223,3 +223,14 @@ def test_tiny_imagenet_tells_what_to_fetch(tmp_path):
     (manual / "other.zip").touch()
     with pytest.raises(InputError, match=r"neither .*tiny-imagenet-200\.zip nor the folder"):
         data.load("tiny_imagenet", data_dir=tmp_path, download=True)
+
+
+def test_a_stored_split_is_read_once_and_given_out_to_be_changed(monkeypatch):
+    if not data.info("mnist").splits:
+        pytest.skip("MNIST is absent")
+    first = data.load("mnist", "test", raw=True)
+    assert data.load("mnist", "test", raw=True).images is first.images
+    assert not first.images.flags.writeable, "it is everybody's"
+    images, labels = data.load("mnist", "test")
+    images[0], labels[0] = 0, 9 - labels[0]
+    assert (data.load("mnist", "test").labels[0] != labels[0]) and first.images[0].any()

@@ -44,4 +44,9 @@ def test_a_killed_command_goes_on_and_ends_the_same(tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not list(killed.glob("*.json")), "it was killed before its end"
+    kept = ledger.read_bytes().splitlines(keepends=True)
+    assert len(kept) >= 5, "and after its beginning"
     assert report(killed, "--resume") == report(tmp_path / "whole")
+    assert ledger.read_bytes().splitlines(keepends=True)[: len(kept) - 1] == kept[:-1], (
+        "and goes on from there"
+    )

@@ -220,3 +220,11 @@ def test_it_takes_points():
 def test_bad_options_are_told(options, message):
     with pytest.raises(InputError, match=message):
         with_manifold_transform(**{"model": MODEL, "discriminator": linear_judge(4), **options})
+
+
+def test_without_a_discriminator_it_takes_the_one_beside_the_classifier():
+    model, judge = smooth_classifier(), linear_judge(4)
+    with pytest.raises(InputError, match="No discriminator is kept beside"):
+        with_manifold_transform(model)
+    object.__setattr__(model, "companions", {"discriminator": judge})
+    assert with_manifold_transform(model, mode="imt").discriminator is judge

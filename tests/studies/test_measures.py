@@ -1,6 +1,8 @@
 """Measures of a study against what they are made of, on classifiers of digits from the zoo."""
 
+import csv
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,3 +109,43 @@ def test_match_rate_and_cosine_are_those_of_the_analysis(subject, model, example
     clean, attacked = kr.analysis.cosine_table(model, examples, pgd(), seed=0).summary()
     assert measures["cosine"](subject, statistic="std") == pytest.approx(clean[2])
     assert measures["cosine"](subject, PGD) == pytest.approx(attacked[1])
+
+
+def test_points_are_judged_where_they_end_by_the_source_if_there_is_one(tmp_path):
+    moons = kr.data.load("two_moons", "test", EXAMPLES, 0)
+    mine, judge = (kr.models.build("mlp", hidden=(4,)) for _ in range(2))
+    threat = {"norm": "linf", "eps": 0.1, "step_size": 0.02}
+    shifted = SimpleNamespace(transform=lambda points: np.minimum(points + 0.2, 1.0))
+    both = [
+        Subject(model, "two_moons", threat, EXAMPLES, 0, tmp_path, {"shifted": shifted}.__getitem__, False)
+        for model in (mine, judge)
+    ]
+    moved = kr.attacks.PGD(eps=0.1, step_size=0.02, steps=5)(mine, *moons, seed=0)
+
+    def share(model, points):
+        return pytest.approx(100 * right(model, points, moons.labels).mean())
+
+    measure = measures["plane"]
+    assert measure(both[0]) == share(mine, moons.images)
+    assert measure(both[0], attack="pgd-5") == share(mine, moved)
+    assert measure(*both, attack="pgd-5") == share(judge, moved)
+    assert measure(both[0], attack="pgd-5", variant="shifted") == share(mine, shifted.transform(moved))
+    rows = list(csv.DictReader((tmp_path / "plane.csv").open()))
+    points = [row for row in rows if row["what"] == "point"]
+    np.testing.assert_allclose([float(row["x"]) for row in points], moved[:, 0], rtol=1e-5)
+
+
+def test_the_discriminator_beside_a_model_is_a_loss(tmp_path):
+    model = kr.models.build("mlp", hidden=(4,))
+    judge = kr.models.build_discriminator("residual_mlp", (4,), width=8)
+    object.__setattr__(model, "companions", {"discriminator": judge})
+    threat = {"norm": "linf", "eps": 0.1, "step_size": 0.1}
+    subject = Subject(model, "two_moons", threat, EXAMPLES, 0, tmp_path, {}.__getitem__, False)
+    moons = kr.data.load("two_moons", "test", EXAMPLES, 0)
+    loss = kr.attacks.separation.Separation(judge, "latent")
+    moved = kr.attacks.PGD(eps=0.1, step_size=0.1, steps=1, loss=loss)(model, *moons, seed=0)
+    found = measures["accuracy"](subject, {"name": "pgd-1", "loss": {"name": "separation", "on": "latent"}})
+    assert found == pytest.approx(100 * (right(model, moved, moons.labels) & right(model, *moons)).mean())
+    for bad, said in (({"name": "separation", "at": "latent"}, "at"), ({"name": "separatoin"}, "separatoin")):
+        with pytest.raises(kr.InputError, match=said):
+            measures["accuracy"](subject, {"name": "pgd-1", "loss": bad})
