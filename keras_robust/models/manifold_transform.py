@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -201,6 +202,16 @@ class ManifoldTransformed(keras.Model):
     def latent_and_logits(self, images: Any, training: bool | None = None) -> tuple[Any, Any]:
         """Latent `(B, ...)` and logits `(B, K)` of the transformed images."""
         return self.classifier.latent_and_logits(self.step(images), training=training)
+
+    @cached_property
+    def surrogates(self) -> list[keras.Model]:
+        """Models of the same outputs whose gradients an attack should try as well: the other ways through."""
+        others = [gradient for gradient in GRADIENTS if gradient != self.gradient]
+        options = {**self.transform.settings, "name": self.name}
+        return [
+            ManifoldTransformed(self.classifier, self.discriminator, gradient=gradient, **options)
+            for gradient in others
+        ]
 
     def get_config(self) -> dict[str, Any]:
         parts = _parts_config(self)

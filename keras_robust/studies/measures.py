@@ -100,13 +100,15 @@ def variant(
         name: of the variant.
         attack: as in `accuracy`.
         protocol: "grey_box": images made on the default variant are shown to this one, whose attacker does
-            not know of it; "end_to_end": they are made on this one; "worst_case": both, and no attack.
+            not know of it; "end_to_end": they are made on this one, through each of its `surrogates` too;
+            "worst_case": both, and no attack.
         eps: the radius, where it is not the recipe's.
     """
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
     shown = subject.variant(name)
-    made_on = {"grey_box": [subject.model], "end_to_end": [shown], "worst_case": [subject.model, shown]}
+    ends = [shown, *getattr(shown, "surrogates", ())]
+    made_on = {"grey_box": [subject.model], "end_to_end": ends, "worst_case": [subject.model, *ends]}
     threat = {**subject.threat, "eps": subject.threat["eps"] if eps is None else eps}
     found = [attacked_images(subject, model, attack, threat) for model in made_on[protocol]]
     clean = attacked_images(subject, subject.model, "clean", threat)

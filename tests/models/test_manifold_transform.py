@@ -228,3 +228,16 @@ def test_without_a_discriminator_it_takes_the_one_beside_the_classifier():
         with_manifold_transform(model)
     object.__setattr__(model, "companions", {"discriminator": judge})
     assert with_manifold_transform(model, mode="imt").discriminator is judge
+
+
+def test_its_surrogates_differ_in_their_gradients_alone():
+    model = with_manifold_transform(smooth_classifier(), linear_judge(4), "imt", eps=EPS)
+    (other,) = model.surrogates
+    assert (model.gradient, other.gradient) == ("identity", "second_order")
+    np.testing.assert_array_equal(other(IMAGES), model(IMAGES))
+
+    def gradient(model):
+        objective = lambda images: cross_entropy(np.zeros(len(IMAGES), int), model(images))  # noqa: E731
+        return np.asarray(value_and_input_gradient(objective, tf.constant(IMAGES))[1])
+
+    assert np.abs(gradient(other) - gradient(model)).max() > 1e-6

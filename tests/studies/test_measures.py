@@ -55,6 +55,13 @@ def test_a_variant_is_judged_by_each_protocol(subject, model, other, examples):
     found = {name: measures["variant"](subject, "other", PGD, name) for name in expected}
     assert found == {name: pytest.approx(100 * stands.mean()) for name, stands in expected.items()}
     assert found["end_to_end"] < found["grey_box"] < 100
+    # What an attack should try as well counts, end to end.
+    object.__setattr__(other, "surrogates", [model])
+    try:
+        both = measures["variant"](subject, "other", PGD, "end_to_end")
+    finally:
+        object.__delattr__(other, "surrogates")
+    assert both == pytest.approx(100 * (clean & grey & ends).mean())
     with pytest.raises(kr.InputError, match="Did you mean 'grey_box'"):
         measures["variant"](subject, "other", PGD, "gray_box")
 
