@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from keras_robust import models, zoo
+from keras_robust import data, detection, models, zoo
 from keras_robust.cli import main
 from keras_robust.errors import InputError
 from keras_robust.zoo import Card
@@ -111,3 +111,60 @@ def test_a_card_and_a_classifier_must_agree_on_companions(entry, classifier, tmp
     card = replace(Card.read(entry / "card.yaml"), companions={})
     with pytest.raises(InputError, match="companions"):
         zoo.write(tmp_path / "other", classifier, card)
+
+
+@pytest.fixture
+def guarded(tmp_path, classifier):
+    """An entry with a detector, and the detector."""
+    shown, labels = data.load("digits", "test", examples=120, seed=0)
+    guard = detection.ERDetector(bandwidth=0.5).fit(classifier, shown, 1 - shown, labels=labels)
+    card = replace(zoo.describe(classifier, "mine"), detectors={"er1": {"results": {"fgsm acc_com": 50.0}}})
+    zoo.write(tmp_path / "mine", classifier, card, {"er1": guard})
+    return tmp_path / "mine", guard
+
+
+def test_a_detector_is_kept_with_its_classifier(guarded, classifier):
+    entry, guard = guarded
+    card = Card.read(entry / "card.yaml")
+    assert card.detectors["er1"]["results"] == {"fgsm acc_com": 50.0}
+    assert card.files["er1"].file == "er1.npz"
+    kept = zoo.detector(entry, "er1")
+    np.testing.assert_allclose(kept.score(classifier, images()), guard.score(classifier, images()))
+    with pytest.raises(InputError, match=r"Unknown detector of mine: 'er2'\. Did you mean 'er1'"):
+        zoo.detector(entry, "er2")
+
+
+def test_the_command_judges_a_kept_detector(guarded):
+    entry, _ = guarded
+    asked = f"detect {entry} --dataset digits --attack fgsm --eps 0.1 --norm linf --examples 150"
+    result = CliRunner().invoke(main, f"{asked} --fitted er1")
+    assert result.exit_code == 0, result.output
+    assert "er1" in result.output and "given" in result.output
+    result = CliRunner().invoke(main, f"{asked} --fitted er3")
+    assert result.exit_code == 2 and "Did you mean 'er1'" in result.output
+
+
+def test_a_damaged_detector_is_refused(guarded):
+    entry, _ = guarded
+    whole = (entry / "er1.npz").read_bytes()
+    for damaged, said in ((b"<html>" + whole[6:], "not an npz file"), (whole[:-1] + b"x", "altered")):
+        (entry / "er1.npz").write_bytes(damaged)
+        with pytest.raises(InputError, match=said):
+            zoo.detector(entry, "er1")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("er1", {"sha": "0"}, "sha"),
+        ("model", {}, "the name of another of its files"),
+        ("../er1", {}, "name must be"),
+    ],
+)
+def test_a_bad_word_on_a_detector_is_told_of(guarded, name, changes, said):
+    entry, _ = guarded
+    card = Card.read(entry / "card.yaml").to_dict()
+    card["detectors"] = {name: {**card["detectors"]["er1"], **changes}}
+    (entry / "card.yaml").write_text(json.dumps(card))
+    with pytest.raises(InputError, match=said):
+        Card.read(entry / "card.yaml")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,15 @@ from pages import write_pages
 import keras_robust as kr
 from keras_robust import data, training
 from keras_robust.cli.output import console
+from keras_robust.detection import Detector
 from keras_robust.studies.measures import PROTOCOLS, Subject, measures
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = 1000  # of the headline: the same for every attack on it
 HEADLINE = ("pgd-40", "cw-40", "autoattack", "adaptive-100")
 WHOLE = ("pgd-40",)  # also on the whole test set
+OF_DETECTORS = "pgd-40"  # fit and judged on
+KNOWN = 10_000  # training images that make the densities
 OF_VARIANTS = "pgd-40"  # of each further variant, by protocol
 
 
@@ -29,8 +32,16 @@ OF_VARIANTS = "pgd-40"  # of each further variant, by protocol
     "--attack", "attacks", multiple=True, default=HEADLINE, show_default=True, help="Of the headline."
 )
 @click.option("--whole/--no-whole", default=True, help=f"Also {', '.join(WHOLE)} on the whole test set.")
+@click.option("--detector", "guards", multiple=True, help="Fit one such as er1, and keep it with the model.")
 @click.option("--runs", type=click.Path(path_type=Path), default=ROOT / "runs", help="Where runs are kept.")
-def make_zoo(names: tuple[str, ...], profile: str, attacks: tuple[str, ...], whole: bool, runs: Path) -> None:
+def make_zoo(
+    names: tuple[str, ...],
+    profile: str,
+    attacks: tuple[str, ...],
+    whole: bool,
+    guards: tuple[str, ...],
+    runs: Path,
+) -> None:
     """Make the zoo entries NAMES from the recipes of the same names.
 
     A run that is there is taken as it is, and so is its evaluation; what was begun goes on.
@@ -50,7 +61,12 @@ def make_zoo(names: tuple[str, ...], profile: str, attacks: tuple[str, ...], who
             model, name, recipe, headline, further=further, seconds=trained.training["seconds"]
         )
         variants = variants_measured(model, recipe, directory, min(EXAMPLES, size))
-        kr.zoo.write(ROOT / "zoo" / name, model, replace(card, variants=variants, license="Apache-2.0"))
+        fitted = detectors_fitted(model, recipe, guards)
+        judged = {
+            name: {"results": detection_measured(model, recipe, guard)} for name, guard in fitted.items()
+        }
+        card = replace(card, variants=variants, detectors=judged, license="Apache-2.0")
+        kr.zoo.write(ROOT / "zoo" / name, model, card, fitted)
         for report in (headline, *further):
             console().print(report.table())
             console().print(*report.flags)
@@ -72,6 +88,35 @@ def variants_measured(
         return {**options, "results": found} if options else None
 
     return {name: measured(name, options) for name, options in model.variants.items()}
+
+
+def detectors_fitted(model: Any, recipe: kr.recipes.Recipe, names: tuple[str, ...]) -> dict[str, Detector]:
+    """Detectors that are fit to training images."""
+    if not names:
+        return {}
+    attack = kr.evaluation.attack_named(OF_DETECTORS, recipe.threat, model)
+    shown, known = some(recipe.dataset, "train", EXAMPLES, seed=1), some(recipe.dataset, "train", KNOWN)
+    adversarial = attack(model, *shown)
+    noisy = kr.detection.matched_noise(shown.images, adversarial, 0)
+    return {
+        name: kr.detection.detectors[name]().fit(model, shown.images, adversarial, noisy, shown.labels, known)
+        for name in names
+    }
+
+
+def some(dataset: str, split: str, at_most: int, seed: int = 0) -> data.Arrays:
+    """A random draw of at most so many examples."""
+    size = len(data.load(dataset, split, raw=True).labels)
+    return data.load(dataset, split, min(at_most, size), seed)
+
+
+def detection_measured(model: Any, recipe: kr.recipes.Recipe, guard: Detector) -> dict[str, float]:
+    """What a card says of a detector: its metrics on test images, in percent."""
+    attack = kr.evaluation.attack_named(OF_DETECTORS, recipe.threat, model)
+    test = some(recipe.dataset, "test", EXAMPLES)
+    (row,) = kr.analysis.detection(model, test, {OF_DETECTORS: attack}, {"kept": guard}).found
+    found = {**asdict(row.metrics), "roc_auc": 100 * row.roc_auc}
+    return {f"{OF_DETECTORS} {key}": round(value, 2) for key, value in found.items() if value is not None}
 
 
 if __name__ == "__main__":

@@ -29,8 +29,7 @@ FROM_FILE = "file"
 )
 @click.option(
     "--fitted",
-    type=click.Path(path_type=Path),
-    help="Judge the detector in this file, in the place of those of --detector.",
+    help="Judge a detector that is kept with MODEL, or in this file, in the place of those of --detector.",
 )
 @click.option("--bandwidth", type=float, help="Of the densities.  [default: by cross-validation]")
 @click.option(
@@ -62,7 +61,7 @@ def detect(
     dataset: str | None,
     attacks: tuple[str, ...],
     names: tuple[str, ...],
-    fitted: Path | None,
+    fitted: str | None,
     bandwidth: float | None,
     adaptive: str | None,
     familiar: bool,
@@ -93,7 +92,7 @@ def detect(
     from keras_robust.evaluation.source import examples_of, threat_of
 
     place = _place(model, out) if save else None
-    guards = {FROM_FILE: kr.detection.load(fitted)} if fitted else _detectors(names, bandwidth)
+    guards = _kept(model, card, fitted) if fitted else _detectors(names, bandwidth)
     threat = threat_of(network, eps, norm, None)
     made = {name: _attack(name, threat, network) for name in attacks}
     source = options.source(model, card, dataset)
@@ -121,6 +120,17 @@ def detect(
             click.echo(f"Wrote {kr.detection.save(guard, place / f'{name}-{attack}.npz')}")
     if serve:
         click.echo(f"Wrote {_serve(network, next(iter(found.fitted.values())), serve)}")
+
+
+def _kept(model: str, card: Any, name: str) -> dict[str, Any]:
+    """A detector that the card names, else one in a file."""
+    import keras_robust as kr
+
+    if card and name in card.detectors:
+        return {name: kr.zoo.detector(model, name)}
+    if card and card.detectors and not name.endswith(".npz"):
+        raise unknown_name(f"detector of {card.name}", name, card.detectors)
+    return {FROM_FILE: kr.detection.load(name)}
 
 
 def _detectors(names: tuple[str, ...], bandwidth: float | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ user's caches.
 
 from keras_robust.zoo.cards import Card
 from keras_robust.zoo.fetching import pull, verify
-from keras_robust.zoo.loading import load, open_model
+from keras_robust.zoo.loading import detector, load, open_model
 from keras_robust.zoo.lookup import Reference, card, list, names, resolve
 from keras_robust.zoo.saving import describe, save, write
 
@@ -17,6 +17,7 @@ __all__ = [
     "Reference",
     "card",
     "describe",
+    "detector",
     "list",
     "load",
     "names",

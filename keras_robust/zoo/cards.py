@@ -63,6 +63,9 @@ class Card:
             `{"architecture", "sha256", "size", "url"}`.
         variants: ways to use the classifier by name, the first the default: null is the classifier as it is,
             otherwise `{"wrapper": {"name": ..., **options}, "results": ...}`, a name in `models.wrappers`.
+        detectors: detectors of adversarial inputs that were fit to it, by name, each
+            `{"sha256", "size", "url", "results"}`; `results` as `detection.DetectionMetrics` has them, under
+            the attack that they name.
         sha256, size: of the weights file; size in bytes.
         url: http, https or file URL of the weights, if they are not beside the card.
         license: SPDX identifier of the weights' licence.
@@ -84,6 +87,7 @@ class Card:
     paper: dict[str, Any] | None = None
     companions: dict[str, Any] = field(default_factory=dict)
     variants: dict[str, Any] = field(default_factory=dict)
+    detectors: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     size: int = 0
     url: str | None = None
@@ -102,11 +106,13 @@ class Card:
 
     @property
     def files(self) -> dict[str, Pin]:
-        """Its weights files: "model", and those of the companions by kind."""
-        pinned = {"model": {"sha256": self.sha256, "size": self.size, "url": self.url}, **self.companions}
+        """Its files: "model", those of the companions by kind, and those of the detectors by name."""
+        model = {"sha256": self.sha256, "size": self.size, "url": self.url}
+        weights = {"model": model, **self.companions}
+        found = [(kind, f"{kind}.weights.h5", pin) for kind, pin in weights.items()]
+        found += [(name, f"{name}.npz", pin) for name, pin in self.detectors.items()]
         return {
-            kind: Pin(self.name, f"{kind}.weights.h5", found["sha256"], found["size"], found.get("url"))
-            for kind, found in pinned.items()
+            key: Pin(self.name, file, pin["sha256"], pin["size"], pin.get("url")) for key, file, pin in found
         }
 
     @property
@@ -138,6 +144,8 @@ class Card:
             check_options(f"{where}: further", row, _further)
         for kind, found in values.get("companions", {}).items():
             check_options(f"{where}: companions: {kind}", found, _companion)
+        for name, found in values.get("detectors", {}).items():
+            check_options(f"{where}: detectors: {name}", found, _detector)
         for name, found in values.get("variants", {}).items():
             check_options(f"{where}: variants: {name}", found or {"wrapper": {}}, _variant)
         card = cls(**values)
@@ -208,6 +216,10 @@ def _companion(architecture: dict[str, Any], sha256: str, size: int, url: str | 
     """What a card says of a model beside the classifier."""
 
 
+def _detector(sha256: str, size: int, url: str | None = None, results: dict[str, Any] | None = None) -> None:
+    """What a card says of a detector that was fit to it."""
+
+
 def _variant(wrapper: dict[str, Any], results: dict[str, Any] | None = None) -> None:
     """What a card says of a way to use the classifier."""
 
@@ -254,9 +266,14 @@ def _check_values(where: str, card: Card) -> None:
             key == "norm" or value is None or (is_finite(value) and value >= 0),
             f"{where}: threat: {key} must be a finite number >= 0. Received: {value!r}.",
         )
-    for kind, pin in card.files.items():
-        check_name(where, kind)
-        _check_pin(where if kind == "model" else f"{where}: companions: {kind}", pin)
+    for name in card.detectors:
+        require(
+            name != "model" and name not in card.companions,
+            f"{where}: detectors: {name} is the name of another of its files.",
+        )
+    for key, pin in card.files.items():
+        check_name(where, key)
+        _check_pin(where if key == "model" else f"{where}: {key}", pin)
 
 
 def _check_pin(where: str, pin: Pin) -> None:

@@ -82,11 +82,11 @@ def fetched(directory: Path, pin: Pin, progress: Progress | None = None) -> Path
 
 
 def local(directory: Path, pin: Pin) -> Path:
-    """Where a weights file of an entry lies on this machine, or will once it is fetched."""
+    """Where a file of an entry lies on this machine, or will once it is fetched."""
     beside = directory / pin.file
     if pin.url is None or beside.exists():
         return beside
-    return cache_directory() / f"{pin.sha256}.weights.h5"
+    return cache_directory() / (pin.sha256 + "".join(Path(pin.file).suffixes))
 
 
 def cache_directory() -> Path:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_robust.errors import InputError, unknown_name
+from keras_robust.errors import InputError, require, unknown_name
 from keras_robust.schema import check_options
 from keras_robust.zoo import lookup
 from keras_robust.zoo.cards import CARD, Card
@@ -16,6 +16,7 @@ from keras_robust.zoo.weights import load_into
 if TYPE_CHECKING:
     import keras
 
+    from keras_robust.detection import Detector
     from keras_robust.models import LatentClassifier
 
 # What a defense declares of the classifier it trains, kept in its card.
@@ -40,6 +41,26 @@ def load(name: str, variant: str | None = None) -> keras.Model:
     (None, 10)
     """
     return _rebuilt(lookup.directory(name), lookup.card(name), variant)
+
+
+def detector(reference: str | os.PathLike[str], name: str) -> Detector:
+    """A detector of adversarial inputs that is kept with a classifier, fetched if it is not packaged.
+
+    Args:
+        reference: of the classifier: a name in the zoo, or a directory with a card.
+        name: one of the names in the card's `detectors`.
+
+    Raises:
+        InputError: no such model, no detector of this name, or a file that cannot be used.
+    """
+    from keras_robust import detection
+
+    kind, directory, _ = lookup.resolve(reference)
+    require(kind in ("zoo", "directory"), f"{directory} has no card that could name a detector.")
+    card = lookup.card(directory.name) if kind == "zoo" else Card.read(directory / CARD)
+    if name not in card.detectors:
+        raise unknown_name(f"detector of {card.name}", name, card.detectors)
+    return detection.load(fetched(directory, card.files[name]))
 
 
 def open_model(reference: str | os.PathLike[str]) -> tuple[keras.Model, Card | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from keras_robust.zoo.lookup import user_directory
 from keras_robust.zoo.weights import sha256_and_size
 
 if TYPE_CHECKING:
+    from keras_robust.detection import Detector
     from keras_robust.evaluation import Report
     from keras_robust.models import LatentClassifier
     from keras_robust.recipes import Recipe
@@ -111,13 +112,20 @@ def describe(
     return card if recipe is None else replace(card, **_trained(recipe, seconds))
 
 
-def write(directory: Path | str, classifier: LatentClassifier, card: Card) -> Card:
-    """Write `card.yaml` and the weights into `directory`; old ones stay until all are whole.
+def write(
+    directory: Path | str,
+    classifier: LatentClassifier,
+    card: Card,
+    detectors: Mapping[str, Detector] | None = None,
+) -> Card:
+    """Write `card.yaml`, the weights and detectors into `directory`; old ones stay until all are whole.
 
     Args:
         directory: exactly where; made if it is missing.
         classifier: of the architecture on the card, in any dtype policy; kept in float32.
         card: its card; the `sha256` and `size` of every file are filled in.
+        detectors: detectors that were fit to the classifier, by the name of their file; what the card says
+            of them stays.
 
     Returns:
         The card as written.
@@ -125,6 +133,8 @@ def write(directory: Path | str, classifier: LatentClassifier, card: Card) -> Ca
     Raises:
         InputError: the card does not describe the classifier, or the place cannot be written.
     """
+    from keras_robust import detection
+
     directory = Path(directory)
     kept = {"model": _in_float32(classifier, card), **getattr(classifier, "companions", {})}
     require(
@@ -140,7 +150,14 @@ def write(directory: Path | str, classifier: LatentClassifier, card: Card) -> Ca
             model.save_weights(draft)
             pins[kind] = sha256_and_size(draft)
         companions = {kind: {**found, **pins[kind]} for kind, found in card.companions.items()}
-        card = replace(card, companions=companions, **pins["model"])
+        fitted = {}
+        for name, detector in (detectors or {}).items():
+            draft = drafts.enter_context(replacing(directory / f"{name}.npz"))
+            fitted[name] = {
+                **card.detectors.get(name, {}),
+                **sha256_and_size(detection.save(detector, draft)),
+            }
+        card = replace(card, companions=companions, detectors=fitted, **pins["model"])
         card.write(card_draft)
     return card
 

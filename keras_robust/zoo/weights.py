@@ -14,12 +14,12 @@ from keras_robust.zoo.cards import Pin
 if TYPE_CHECKING:
     import keras
 
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SIGNATURES = {".h5": (b"\x89HDF\r\n\x1a\n", "HDF5"), ".npz": (b"PK", "npz")}
 _SHOWN = 3
 
 
 def check_file(path: Path, pin: Pin, source: str | None = None) -> None:
-    """Compare a weights file with its card, cheapest first, without loading it.
+    """Compare a file of weights, or of a detector, with its card, cheapest first, without loading it.
 
     Args:
         path: the file.
@@ -27,9 +27,10 @@ def check_file(path: Path, pin: Pin, source: str | None = None) -> None:
         source: what to call the file in an error; default: its path.
 
     Raises:
-        InputError: absent, larger or smaller than the card says, not HDF5, or another sha256.
+        InputError: absent, larger or smaller than the card says, of another kind, or another sha256.
     """
     source = source or str(path)
+    signature, kind = _SIGNATURES[Path(pin.file).suffix]
     try:
         size = path.stat().st_size
         require(
@@ -38,7 +39,7 @@ def check_file(path: Path, pin: Pin, source: str | None = None) -> None:
         )
         with path.open("rb") as file:
             start = file.read(64)
-            require(start.startswith(_HDF5_SIGNATURE), f"{source} is not an HDF5 file: {_kind(start)}")
+            require(start.startswith(signature), f"{source} is not an {kind} file: {_kind(start)}")
             require(size == pin.size, f"{source} is truncated: {size} bytes, valid: {pin.size}.")
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
