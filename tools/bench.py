@@ -19,6 +19,7 @@ from typing import Any
 
 import bench_autoattack  # noqa: F401  (a section of its own)
 import bench_distributed  # noqa: F401
+import bench_looking  # noqa: F401
 import click
 import numpy as np
 from measuring import (
@@ -27,7 +28,6 @@ from measuring import (
     MODELS,
     SECTIONS,
     STEP_SIZE,
-    TRAINED,
     Row,
     Run,
     Setting,
@@ -39,11 +39,11 @@ from measuring import (
     random_batch,
     ratio,
     section,
+    trained_or_random,
 )
 from rich.table import Table
 
 from keras_robust.cli.output import console, import_tensorflow
-from keras_robust.errors import InputError
 from keras_robust.files import write_text
 
 _AGREEMENT = 1000  # images
@@ -331,7 +331,7 @@ def agreement(setting: Setting) -> Iterator[Row]:
     """Robust accuracy under our PGD-40 against Foolbox's, on a trained model if there is one."""
     from keras_robust import attacks
 
-    name, model, images, labels, budget = _trained_or_random(setting)
+    name, model, images, labels, budget = trained_or_random(setting, setting.examples or _AGREEMENT)
     measure = "|ours - Foolbox|, PGD-40, points"
     parts = [slice(first, first + setting.batch) for first in range(0, len(images), setting.batch)]
 
@@ -355,8 +355,7 @@ def minimum_norm(setting: Setting) -> Iterator[Row]:
     """Mean L2 norms that our minimum-norm attacks find against those of Foolbox's, with equal parameters."""
     from keras_robust import attacks
 
-    examples = setting.examples or _MINIMUM_NORM
-    name, model, images, labels, _ = _trained_or_random(replace(setting, examples=examples))
+    name, model, images, labels, _ = trained_or_random(setting, setting.examples or _MINIMUM_NORM)
     search: dict[str, Any] = {"steps": 200, "binary_search_steps": 4, "initial_const": 1.0}
     pairs: dict[str, tuple[Any, str, dict[str, Any]]] = {
         "DDN-100": (attacks.DDN(steps=100), "DDNAttack", {"steps": 100}),
@@ -402,24 +401,6 @@ def foolbox_minimum(
     adversary = getattr(foolbox.attacks, attack)(**options)
     batch = tf.constant(images), tf.constant(labels, tf.int64)  # int64 as in foolbox_pgd
     return np.asarray(adversary(wrapped, *batch, epsilons=None)[0])
-
-
-def _trained_or_random(setting: Setting) -> tuple[str, Any, np.ndarray, np.ndarray, tuple[float, float]]:
-    """Name, model, images, labels and (eps, step size) of the first zoo entry at hand, else made up."""
-    from keras_robust import data, zoo
-
-    examples = setting.examples or _AGREEMENT
-    for name in TRAINED:
-        try:
-            model, card = zoo.load(name), zoo.card(name)
-            images, labels = data.load(str(card.dataset), "test")
-        except InputError:
-            continue
-        threat = card.threat or {}
-        budget = threat["eps"], threat.get("step_size") or 2.5 * threat["eps"] / 40
-        return name, model, images[:examples], labels[:examples], budget
-    name = setting.models[0]
-    return f"{name} (random)", build_model(name), *random_batch(name, examples), (EPS, STEP_SIZE)
 
 
 @section

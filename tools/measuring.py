@@ -101,6 +101,26 @@ def random_batch(name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(0, 10, size).astype(np.int32)
 
 
+def trained_or_random(
+    setting: Setting, examples: int
+) -> tuple[str, Any, np.ndarray, np.ndarray, tuple[float, float]]:
+    """Name, model, images, labels and (eps, step size) of the first zoo entry at hand, else made up."""
+    from keras_robust import data, zoo
+    from keras_robust.errors import InputError
+
+    for name in TRAINED:
+        try:
+            model, card = zoo.load(name), zoo.card(name)
+            images, labels = data.load(str(card.dataset), "test")
+        except InputError:
+            continue
+        threat = card.threat or {}
+        budget = threat["eps"], threat.get("step_size") or 2.5 * threat["eps"] / 40
+        return name, model, images[:examples], labels[:examples], budget
+    name = setting.models[0]
+    return f"{name} (random)", build_model(name), *random_batch(name, examples), (EPS, STEP_SIZE)
+
+
 # Timing
 
 
