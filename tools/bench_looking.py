@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from measuring import Row, Setting, Target, section, trained_or_random
@@ -30,14 +31,14 @@ def looking(setting: Setting) -> Iterator[Row]:
     for what, run in pictures.items():
         yield Row("looking", name, f"{what} of {len(attacked)} examples, s", seconds(run), LIMIT)
     noisy = detection.matched_noise(images, adversarial, 0)
+
+    def fit_and_score(what: str) -> None:
+        guard = detection.detectors[what]()
+        guard.fit(model, images, adversarial, noisy, labels).score(model, images)
+
     for what in ("er1", "er2", "kernel_density", "lid"):
-
-        def fit_and_score(what: str = what) -> None:
-            guard = detection.detectors[what]()
-            guard.fit(model, images, adversarial, noisy, labels).score(model, images)
-
         measure = f"{what} fit and scored on {len(images)} images, s"
-        yield Row("looking", name, measure, seconds(fit_and_score), LIMIT)
+        yield Row("looking", name, measure, seconds(partial(fit_and_score, what)), LIMIT)
 
 
 def seconds(run: Callable[[], Any]) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import keras
@@ -203,7 +202,7 @@ class ManifoldTransformed(keras.Model):
         """Latent `(B, ...)` and logits `(B, K)` of the transformed images."""
         return self.classifier.latent_and_logits(self.step(images), training=training)
 
-    @cached_property
+    # A method: saving walks over a model's attributes, and would keep these and, without end, theirs.
     def surrogates(self) -> list[keras.Model]:
         """Models of the same outputs whose gradients an attack should try as well: the other ways through."""
         others = [gradient for gradient in GRADIENTS if gradient != self.gradient]

@@ -40,9 +40,8 @@ def detection(
     if metric not in METRICS:
         raise unknown_name("metric of detection", metric, METRICS)
     guard = {"name": detector} if isinstance(detector, str) else detector
-    attacks = {"fit": fit_on or attack, "judge": attack}
-    if attacks["fit"] == attack:
-        del attacks["fit"]
+    other = fit_on is not None and fit_on != attack
+    attacks = {"fit": fit_on, "judge": attack} if other else {"judge": attack}
     asked = json.dumps([guard, dict(subject.threat), attacks])
     found = _found(subject.model, asked, subject.dataset, subject.examples, subject.seed)
     found.to_png(subject.directory / "detection.png")

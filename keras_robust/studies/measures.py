@@ -107,7 +107,7 @@ def variant(
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
     shown = subject.variant(name)
-    ends = [shown, *getattr(shown, "surrogates", ())]
+    ends = _ways_through(shown)
     made_on = {"grey_box": [subject.model], "end_to_end": ends, "worst_case": [subject.model, *ends]}
     threat = {**subject.threat, "eps": subject.threat["eps"] if eps is None else eps}
     found = [attacked_images(subject, model, attack, threat) for model in made_on[protocol]]
@@ -217,6 +217,11 @@ def attacked_images(
     """The subject's examples after an attack on a model; as they are if there is none."""
     asked = json.dumps([attack, dict(threat)])
     return _adversarial(model, asked, subject.dataset, subject.examples, subject.seed)
+
+
+@lru_cache(maxsize=8)  # rows share them
+def _ways_through(model: keras.Model) -> list[keras.Model]:
+    return [model, *getattr(model, "surrogates", list)()]
 
 
 @lru_cache(maxsize=32)  # rows share what was made on one model

@@ -52,6 +52,14 @@ def detector(reference: str | os.PathLike[str], name: str) -> Detector:
 
     Raises:
         InputError: no such model, no detector of this name, or a file that cannot be used.
+
+    >>> import keras_robust as kr, tempfile
+    >>> model, place = kr.zoo.load("at_digits"), tempfile.mkdtemp()
+    >>> images, labels = kr.data.load("digits", "test", examples=200, seed=0)
+    >>> guard = kr.detection.ERDetector(bandwidth=0.5).fit(model, images, 1 - images, labels=labels)
+    >>> card = kr.zoo.write(place, model, kr.zoo.describe(model, "mine"), {"er1": guard})
+    >>> detector(place, "er1").bandwidth
+    0.5
     """
     from keras_robust import detection
 

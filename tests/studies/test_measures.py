@@ -29,7 +29,9 @@ def other():
 @pytest.fixture
 def subject(model, other, tmp_path):
     """at_digits, with trades_digits in the place of a variant of it."""
-    shown = {"default": model, "other": other}
+    surrogate = kr.zoo.load("trades_digits")
+    object.__setattr__(surrogate, "surrogates", lambda: [model])
+    shown = {"default": model, "other": other, "with surrogate": surrogate}
     return Subject(model, "digits", THREAT, EXAMPLES, 0, tmp_path, shown.__getitem__, False)
 
 
@@ -56,11 +58,7 @@ def test_a_variant_is_judged_by_each_protocol(subject, model, other, examples):
     assert found == {name: pytest.approx(100 * stands.mean()) for name, stands in expected.items()}
     assert found["end_to_end"] < found["grey_box"] < 100
     # What an attack should try as well counts, end to end.
-    object.__setattr__(other, "surrogates", [model])
-    try:
-        both = measures["variant"](subject, "other", PGD, "end_to_end")
-    finally:
-        object.__delattr__(other, "surrogates")
+    both = measures["variant"](subject, "with surrogate", PGD, "end_to_end")
     assert both == pytest.approx(100 * (clean & grey & ends).mean())
     with pytest.raises(kr.InputError, match="Did you mean 'grey_box'"):
         measures["variant"](subject, "other", PGD, "gray_box")
