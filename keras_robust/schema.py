@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -43,6 +44,7 @@ def check_options(
         raise InputError(f"{where} lacks {', '.join(missing)}. Received: {dict(options)}.")
 
 
+@lru_cache(maxsize=512)  # a study checks the same targets for each of its cells
 def _parameters(target: Callable) -> dict[str, inspect.Parameter]:
     """Named parameters, with those that a class hands on to its bases through **options."""
     if not inspect.isclass(target):
@@ -69,6 +71,7 @@ def _hands_on(function: Callable) -> bool:
     return inspect.Parameter.VAR_KEYWORD in kinds
 
 
+@lru_cache(maxsize=512)
 def _hints(target: Callable) -> dict[str, Any]:
     functions = [vars(cls).get("__init__") for cls in target.__mro__] if inspect.isclass(target) else [target]
     hints: dict[str, Any] = {}

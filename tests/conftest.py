@@ -6,12 +6,17 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from hypothesis import settings
 from keras import layers
 from worker_processes import Worker, free_addresses
 
 from keras_robust.models import LatentClassifier
 
 TESTS = Path(__file__).parent
+
+# The first example of a property may trace a graph, and beside other processes any may be slow.
+settings.register_profile("keras_robust", deadline=None)
+settings.load_profile("keras_robust")
 
 
 @pytest.fixture(scope="session")

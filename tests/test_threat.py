@@ -19,7 +19,7 @@ norms = st.sampled_from(sorted(NORMS))
 radii = st.floats(0, 2, width=32)
 pixels = arrays.arrays("float32", SHAPE, elements=st.floats(0, 1, width=32))
 anything = arrays.arrays("float32", SHAPE, elements=st.floats(-100, 100, width=32))
-quick = settings(deadline=None, max_examples=30)
+quick = settings(max_examples=30)
 each_norm = pytest.mark.parametrize("norm", NORMS)
 
 

@@ -91,6 +91,8 @@ def _not_inlined(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     A loop's body is optimised as part of the graph around it, and there TensorFlow's remapper fuses
     convolutions so that they run up to 13 % slower on a CPU. A function that is not inlined is optimised
-    by itself.
+    by itself. Run eagerly there is no graph to keep it out of, and tracing it would be all the work.
     """
+    if not tf.inside_function():
+        return function
     return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})

@@ -80,7 +80,8 @@ def _stored(prepared: Prepared, split: str, data_dir: str | None) -> Arrays:
     return arrays
 
 
-_kept = lru_cache(maxsize=4)(_stored)  # what reads a split now will soon read it again
+# What reads a split now will soon read it again: both splits of three datasets.
+_kept = lru_cache(maxsize=6)(_stored)
 _KEPT_BYTES = 2**28
 
 

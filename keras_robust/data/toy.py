@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -29,13 +30,16 @@ class Embedded(Dataset):
         return self.make(split)
 
 
+@cache  # parsing their file takes longer than a small model's epoch
 def _digits(split: str) -> Arrays:
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     images = (images.reshape(-1, 8, 8, 1) / 16).astype(np.float32)
     train, test = holdout(Arrays(images, labels.astype(np.int32)), 360)
-    return train if split == "train" else test
+    wanted = train if split == "train" else test
+    wanted.images.flags.writeable = False
+    return wanted
 
 
 def _two_moons(split: str) -> Arrays:

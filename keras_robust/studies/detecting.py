@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras_robust as kr
 from keras_robust.errors import unknown_name
+from keras_robust.files import replacing
 from keras_robust.schema import check_options
 from keras_robust.studies.measures import Subject, attack_on, measures
 
@@ -43,8 +46,10 @@ def detection(
     other = fit_on is not None and fit_on != attack
     attacks = {"fit": fit_on, "judge": attack} if other else {"judge": attack}
     asked = json.dumps([guard, dict(subject.threat), attacks])
-    found = _found(subject.model, asked, subject.dataset, subject.examples, subject.seed)
-    found.to_png(subject.directory / "detection.png")
+    found, picture = _found(subject.model, asked, subject.dataset, subject.examples, subject.seed)
+    for file, content in picture.items():
+        with replacing(subject.directory / file) as draft:
+            draft.write_bytes(content)
     wanted = (next(iter(attacks)), "judge")
     row = next(row for row in found.found if (row.fit_on, row.judged_on) == wanted)
     value = row.roc_auc if metric == "roc_auc" else getattr(row.metrics, metric)
@@ -52,7 +57,10 @@ def detection(
 
 
 @lru_cache(maxsize=4)  # every metric is asked for by itself
-def _found(model: keras.Model, asked: str, dataset: str, examples: int, seed: int) -> DetectionTable:
+def _found(
+    model: keras.Model, asked: str, dataset: str, examples: int, seed: int
+) -> tuple[DetectionTable, dict[str, bytes]]:
+    """What was found, and the files of its picture."""
     options, threat, attacks = json.loads(asked)
     name = options.pop("name")
     build = kr.detection.detectors[name]
@@ -61,4 +69,7 @@ def _found(model: keras.Model, asked: str, dataset: str, examples: int, seed: in
     given, known = kr.data.load(dataset, "test", examples, seed), kr.data.load(dataset, "train")
     made = {key: attack_on(model, threat, attack) for key, attack in attacks.items()}
     first = next(iter(made))
-    return kr.analysis.detection(model, given, made, guards, training=known, fit_on=[first], seed=seed)
+    found = kr.analysis.detection(model, given, made, guards, training=known, fit_on=[first], seed=seed)
+    with tempfile.TemporaryDirectory() as place:
+        found.to_png(Path(place) / "detection.png")
+        return found, {file.name: file.read_bytes() for file in Path(place).iterdir()}

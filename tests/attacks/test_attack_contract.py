@@ -90,7 +90,7 @@ def test_every_attack_works_in_some_ball():
 
 
 @every_attack
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 @given(eps=st.floats(0, 1), seed=st.integers(0, 2**31 - 1))
 def test_result_is_inside_the_ball_and_the_bounds(conv_classifier, name, norm, eps, seed):
     attack = make(name, norm, eps=eps)

@@ -36,7 +36,7 @@ def smallest_l2(point, normal, offset):
 
 
 @pytest.mark.parametrize(("norm", "solve"), [("linf", smallest_linf), ("l2", smallest_l2)])
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6))
 def test_the_step_is_the_smallest(norm, solve, seed):
     rng = np.random.default_rng(seed)

@@ -91,7 +91,7 @@ def plain_search(labeller, image, label, queries, tolerance=1e-3, eps=0.0):
 
 @pytest.mark.parametrize("labeller", [linear_labels, bumpy_labels])
 @pytest.mark.parametrize("eps", [math.inf, 0.05])
-@settings(deadline=None, max_examples=5)
+@settings(max_examples=5)
 @given(queries=st.integers(1, 250), tolerance=st.sampled_from([1e-1, 1e-3, 1e-5]))
 def test_it_is_the_published_search(labeller, eps, queries, tolerance):
     labels = linear_labels(COLOUR)

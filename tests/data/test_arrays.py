@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_robust.data.arrays import Arrays, check, holdout, subset
@@ -18,7 +18,6 @@ def numbered(labels) -> Arrays:
 class_sizes = st.lists(st.integers(5, 40), min_size=2, max_size=5)
 
 
-@settings(deadline=None)
 @given(sizes=class_sizes, share=st.floats(0.3, 0.7), seed=st.integers(0, 2**31 - 1))
 def test_holdout_is_disjoint_complete_and_stratified(sizes, share, seed):
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
@@ -49,7 +48,6 @@ def test_holdout_refuses_sizes_that_cannot_be_stratified(size):
         holdout(numbered(np.arange(100) % 4), size)
 
 
-@settings(deadline=None)
 @given(size=st.integers(1, 200), data=st.data(), seed=st.integers(0, 1000))
 def test_subset_is_a_sorted_draw_without_replacement(size, data, seed):
     examples = data.draw(st.integers(1, size))

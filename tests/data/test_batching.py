@@ -46,7 +46,7 @@ def assert_same(first, second) -> None:
         np.testing.assert_array_equal(images, other_images)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(size=st.integers(3, 40), batch_size=st.integers(1, 12), drop=st.booleans(), seed=st.integers(0, 2**40))
 def test_every_epoch_is_a_new_permutation(size, batch_size, drop, seed):
     batch_size = min(batch_size, size)

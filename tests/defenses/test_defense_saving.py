@@ -20,20 +20,20 @@ def compiled(defense):
 
 
 def train(defense, first, last, **options):
-    """The epochs from `first` to `last`, of three batches each."""
-    data = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    """The epochs from `first` to `last`, of two batches each."""
+    data = {"batch_size": 6, "shuffle": False, "verbose": 0}
     return defense.fit(IMAGES, LABELS, initial_epoch=first, epochs=last, **data, **options)
 
 
 @pytest.fixture(scope="module")
 def uninterrupted():
-    """Final state of each defense after three epochs in one go."""
+    """Final state of each defense after two epochs in one go."""
     kept = {}
 
     def run(defense):
         if defense not in kept:
             made = compiled(defense)
-            train(made, 0, 3)
+            train(made, 0, 2)
             kept[defense] = made
         return kept[defense]
 
@@ -59,12 +59,12 @@ def assert_same_state(one, other):
 def test_weights_file_continues_bit_for_bit(defense, uninterrupted, tmp_path):
     path = tmp_path / "state.weights.h5"
     first = compiled(defense)
-    train(first, 0, 2)
+    train(first, 0, 1)
     first.save_weights(path)
     second = compiled(defense)
     second.load_weights(path)
     assert_same_state(first, second)
-    train(second, 2, 3)
+    train(second, 1, 2)
     assert_same_state(second, uninterrupted(defense))
 
 
@@ -72,7 +72,7 @@ def test_weights_file_continues_bit_for_bit(defense, uninterrupted, tmp_path):
 def test_keras_file_continues_bit_for_bit(defense, uninterrupted, tmp_path):
     path = tmp_path / "defense.keras"
     first = compiled(defense)
-    train(first, 0, 2)
+    train(first, 0, 1)
     first.save(path)
     second = keras.saving.load_model(path)
     assert type(second) is type(first)
@@ -81,7 +81,7 @@ def test_keras_file_continues_bit_for_bit(defense, uninterrupted, tmp_path):
     assert second.compiled
     assert_same_state(first, second)
     np.testing.assert_array_equal(second.predict(IMAGES, verbose=0), first.predict(IMAGES, verbose=0))
-    history = train(second, 2, 3).history
+    history = train(second, 1, 2).history
     assert "accuracy" in history
     assert_same_state(second, uninterrupted(defense))
 
@@ -102,14 +102,14 @@ class Stop(Exception):
 @EVERY
 def test_backup_and_restore_resumes(defense, uninterrupted, tmp_path):
     def stop(epoch, logs=None):
-        if epoch == 2:
+        if epoch == 1:
             raise Stop
 
     backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
     with pytest.raises(Stop):
         callbacks = [backup, keras.callbacks.LambdaCallback(on_epoch_begin=stop)]
-        train(compiled(defense), 0, 3, callbacks=callbacks)
+        train(compiled(defense), 0, 2, callbacks=callbacks)
     second = compiled(defense)
-    history = train(second, 0, 3, callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")])
-    assert history.epoch == [2]
+    history = train(second, 0, 2, callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")])
+    assert history.epoch == [1]
     assert_same_state(second, uninterrupted(defense))

@@ -159,7 +159,7 @@ def test_local_dimension_by_hand():
 # Noise and metrics
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(size=st.floats(0.01, 0.5), seed=st.integers(0, 99))
 def test_noise_is_as_far_as_the_adversarial_images(size, seed):
     draws = np.random.default_rng(seed)

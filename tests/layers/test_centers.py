@@ -34,7 +34,7 @@ def test_simplex_in_just_enough_dimensions(num_classes):
     np.testing.assert_allclose(between(centers), -1 / (num_classes - 1), rtol=0, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(num_classes=st.integers(2, 200), more=st.integers(0, 300), scale=st.floats(0.1, 100))
 def test_simplex_in_more_dimensions_at_any_scale(num_classes, more, scale):
     centers = max_mahalanobis_centers(num_classes, num_classes - 1 + more, scale)

@@ -18,7 +18,7 @@ CENTERS = max_mahalanobis_centers(CLASSES, DIM)
 LABELS = np.arange(12) % CLASSES
 FEATURES = rng.normal(scale=3, size=(12, DIM)).astype("float32")
 OTHERS = rng.normal(size=(12, DIM)).astype("float32")
-quick = settings(deadline=None, max_examples=30)
+quick = settings(max_examples=30)
 
 
 def cosine(a, b):

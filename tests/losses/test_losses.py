@@ -21,7 +21,7 @@ LOGITS = rng.normal(scale=3, size=(7, 5)).astype("float32")
 OTHER = rng.normal(scale=3, size=(7, 5)).astype("float32")
 
 logit_arrays = arrays.arrays("float32", (3, 5), elements=st.floats(-50, 50, width=32))
-quick = settings(deadline=None, max_examples=30)
+quick = settings(max_examples=30)
 
 
 def pick(logits, labels):

@@ -16,7 +16,7 @@ rng = np.random.default_rng(0)
 LABELS = np.array([0, 1, 2, 3, 4, 0, 2], "int32")
 LOGITS = rng.normal(scale=3, size=(7, 5)).astype("float32")
 OTHER = rng.normal(scale=3, size=(7, 5)).astype("float32")
-quick = settings(deadline=None, max_examples=30)
+quick = settings(max_examples=30)
 
 
 def round_trip(loss):
