@@ -46,7 +46,10 @@ def train(make, strategy):
         for term in defense.coupled_terms:  # of each replica's pairs only
             defense.terms[term] = 0.0
         metrics = [keras.metrics.SparseCategoricalAccuracy("accuracy")]  # by name it would trace twice
-        defense.compile(keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True), metrics=metrics)
+        # Eagerly in one process: two are compared with the steps as they are written.
+        alone = strategy.num_replicas_in_sync == 1
+        optimizer = keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True)
+        defense.compile(optimizer, metrics=metrics, run_eagerly=alone)
     start = defense.get_weights()
     history = defense.fit(dataset(), shuffle=False, verbose=0).history
     return {
