@@ -8,9 +8,10 @@ BIN := $(VENV)/bin
 demo: $(VENV)/ready
 	$(BIN)/krobust demo --out demo
 
-# One thread each: two processes that both start a thread for every core stand in each other's way.
+# One thread each: processes that all start a thread for every core stand in each other's way. One more than two
+# cores, because some tests wait for what they started.
 test: $(VENV)/ready
-	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
