@@ -4,6 +4,7 @@ import csv
 from functools import partial
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
@@ -141,6 +142,7 @@ def test_points_are_judged_where_they_end_by_the_source_if_there_is_one(tmp_path
 
 
 def test_the_discriminator_beside_a_model_is_a_loss(tmp_path):
+    keras.utils.set_random_seed(0)  # the judge's units can all be dead at the points
     model = kr.models.build("mlp", hidden=(4,))
     judge = kr.models.build_discriminator("residual_mlp", (4,), width=8)
     object.__setattr__(model, "companions", {"discriminator": judge})
@@ -148,8 +150,8 @@ def test_the_discriminator_beside_a_model_is_a_loss(tmp_path):
     subject = Subject(model, "two_moons", threat, EXAMPLES, 0, tmp_path, {}.__getitem__, False)
     moons = kr.data.load("two_moons", "test", EXAMPLES, 0)
     loss = kr.attacks.separation.Separation(judge, "latent")
-    moved = kr.attacks.PGD(eps=0.1, step_size=0.1, steps=1, loss=loss)(model, *moons, seed=0)
-    found = measures["accuracy"](subject, {"name": "pgd-1", "loss": {"name": "separation", "on": "latent"}})
+    moved = kr.attacks.FGSM(eps=0.1, loss=loss)(model, *moons)
+    found = measures["accuracy"](subject, {"name": "fgsm", "loss": {"name": "separation", "on": "latent"}})
     assert found == pytest.approx(100 * (right(model, moved, moons.labels) & right(model, *moons)).mean())
     for bad, said in (({"name": "separation", "at": "latent"}, "at"), ({"name": "separatoin"}, "separatoin")):
         with pytest.raises(kr.InputError, match=said):
