@@ -43,8 +43,7 @@ def detection(
     if metric not in METRICS:
         raise unknown_name("metric of detection", metric, METRICS)
     guard = {"name": detector} if isinstance(detector, str) else detector
-    other = fit_on is not None and fit_on != attack
-    attacks = {"fit": fit_on, "judge": attack} if other else {"judge": attack}
+    attacks = {"judge": attack} if fit_on in (None, attack) else {"fit": fit_on, "judge": attack}
     asked = json.dumps([guard, dict(subject.threat), attacks])
     found, picture = _found(subject.model, asked, subject.dataset, subject.examples, subject.seed)
     for file, content in picture.items():

@@ -27,12 +27,18 @@ def other():
     return kr.zoo.load("trades_digits")
 
 
+@pytest.fixture(scope="module")
+def with_surrogate(model):
+    """The same as `other`, but that an attack on it should try `model` as well."""
+    loaded = kr.zoo.load("trades_digits")
+    object.__setattr__(loaded, "surrogates", lambda: [model])
+    return loaded
+
+
 @pytest.fixture
-def subject(model, other, tmp_path):
-    """at_digits, with trades_digits in the place of a variant of it."""
-    surrogate = kr.zoo.load("trades_digits")
-    object.__setattr__(surrogate, "surrogates", lambda: [model])
-    shown = {"default": model, "other": other, "with surrogate": surrogate}
+def subject(model, other, with_surrogate, tmp_path):
+    """at_digits, with trades_digits in the place of its variants."""
+    shown = {"default": model, "other": other, "with surrogate": with_surrogate}
     return Subject(model, "digits", THREAT, EXAMPLES, 0, tmp_path, shown.__getitem__, False)
 
 
