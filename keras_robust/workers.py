@@ -196,7 +196,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 class Workers:
-    """The processes that train together under one strategy; every method is called by all of them.
+    """The processes that work together under one strategy; every method is called by all of them.
 
     With one process all of it comes down to a plain call.
 
@@ -209,6 +209,7 @@ class Workers:
         self.is_chief = is_chief(strategy)
         self.count = getattr(strategy.extended, "_num_workers", 1)
         self.cluster = Cluster.read() if self.count > 1 else None
+        self.index = self.cluster.index if self.cluster else 0
 
     def exchange(self, text: str) -> list[str]:
         """What each worker has to say, in order."""
@@ -291,7 +292,7 @@ class Workers:
             if self.cluster is None:
                 raise
             who = ", ".join(self.cluster.mentioned(str(error))) or "another worker"
-            raise WorkerLost(f"{self.cluster.named(self.cluster.index)} stops: {who} is gone.") from error
+            raise WorkerLost(f"{self.cluster.named(self.index)} stops: {who} is gone.") from error
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import worker_runs
 from small_runs import FINISHED, SMALL, STEPS, finished_run, small_recipe
 from worker_processes import endings, free_addresses
 
+import keras_robust as kr
 from keras_robust import training, workers
 from keras_robust.errors import InputError, require
 from keras_robust.workers import Cluster
@@ -74,16 +75,20 @@ def assert_like_one_device(directory):
     expected = finished_run()
     assert {path.name for path in directory.iterdir() if path.is_file()} == set(os.listdir(expected))
     for name in (training.CHECKPOINT, training.BEST):
-        with h5py.File(directory / name) as found, h5py.File(expected / name) as one:
-
-            def compare(key, item, found=found):
-                if isinstance(item, h5py.Dataset):
-                    np.testing.assert_allclose(found[key][()], item[()], rtol=0, atol=1e-3, err_msg=key)
-
-            one.visititems(compare)
+        assert_same_weights(directory / name, expected / name)
     for row, one in zip(training.history(directory), training.history(expected), strict=True):
         assert row["loss"] == pytest.approx(one["loss"], abs=1e-3)
         assert row.keys() == one.keys()
+
+
+def assert_same_weights(path, expected):
+    with h5py.File(path) as found, h5py.File(expected) as one:
+
+        def compare(key, item):
+            if isinstance(item, h5py.Dataset):
+                np.testing.assert_allclose(found[key][()], item[()], rtol=0, atol=1e-3, err_msg=key)
+
+        one.visititems(compare)
 
 
 def test_fit_writes_one_log_and_validates_like_one_process(start, tmp_path):
@@ -94,6 +99,61 @@ def test_fit_writes_one_log_and_validates_like_one_process(start, tmp_path):
     assert row.keys() == one.keys() and {"val_loss", "val_adversarial_accuracy"} <= row.keys()
     for key in row.keys() - {"seconds"}:
         assert row[key] == pytest.approx(one[key], abs=1e-3), key
+
+
+def test_a_backup_of_keras_is_written_once_and_restored_by_all(start, tmp_path):
+    codes, outputs = endings(start(*[(worker_runs.backed_up, tmp_path)] * 2))
+    assert codes == (0, 0), outputs
+    assert [path.name for path in tmp_path.iterdir()] == [training.CHECKPOINT], "the backup is cleared away"
+    recipe = small_recipe(*FINISHED, name="standard_digits")
+    one = recipe.build()
+    one.fit(recipe.data()[0], epochs=2, shuffle=False, verbose=0)
+    one.save_weights(tmp_path / "one.weights.h5")
+    assert_same_weights(tmp_path / training.CHECKPOINT, tmp_path / "one.weights.h5")
+
+
+# An evaluation
+
+EVALUATION = ("--attack", "pgd-3", "--attack", "square-20", "--examples", 150, "--batch", 32)
+
+
+def test_workers_evaluate_what_one_process_evaluates(start, tmp_path):
+    given = ["evaluate", "at_digits", *EVALUATION, "--strategy", "multiworker", "--out", tmp_path]
+    codes, outputs = endings(start(*[(worker_runs.krobust, *given)] * 2))
+    assert codes == (0, 0), outputs
+    assert "worst case" in outputs[0] and "worst case" not in outputs[1], "the chief says what was found"
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "shard-1-of-2", "shard-2-of-2"}
+    one = kr.evaluate(
+        kr.zoo.load("at_digits"),
+        "digits",
+        ["pgd-3", "square-20"],
+        examples=150,
+        batch_size=32,
+        progress=False,
+    )
+    two = kr.evaluation.Report.from_json(tmp_path / "report.json")
+    assert without_seconds(two) == without_seconds(one)
+
+
+def without_seconds(report):
+    values = report.to_dict()
+    for outcome in values["outcomes"].values():
+        del outcome["seconds"]
+    return values
+
+
+def test_a_worker_without_a_share_and_a_lost_one_are_told(start, tmp_path):
+    given = ["evaluate", "at_digits", "--examples", 20, "--strategy", "multiworker"]
+    codes, outputs = endings(start(*[(worker_runs.krobust, *given)] * 2))
+    assert codes == (2, 2), outputs
+    assert all("worker 1 (127.0.0.1:" in output and "Shard 2/2 is empty" in output for output in outputs)
+
+    given += [*EVALUATION, "--lost-timeout", LOST_TIMEOUT, "--out", tmp_path]
+    chief, worker = start((worker_runs.krobust, *given), (worker_runs.killed_while_attacking, *given))
+    assert worker.end()[0] == -signal.SIGKILL
+    code, output = chief.end(STATED)
+    assert code == 1 and f"stops: {worker.name} is gone." in output, output
+    assert f"go on with --out {tmp_path} --resume, on all hosts." in output
 
 
 # What can be wrong between workers

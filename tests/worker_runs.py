@@ -2,10 +2,13 @@
 
 import os
 import signal
+from contextlib import suppress
 
+import keras
 from small_runs import FINISHED, Sender, small_recipe
 
-from keras_robust import workers
+from keras_robust import training, workers
+from keras_robust.attacks import Attack
 from keras_robust.cli import main
 from keras_robust.defenses import Defense
 
@@ -37,6 +40,12 @@ def killed_while_writing(*arguments):
     krobust(*arguments)
 
 
+def killed_while_attacking(*arguments):
+    """The command line of a worker that is killed in its first attack."""
+    Attack.run = lambda *given, **options: os.kill(os.getpid(), signal.SIGKILL)
+    krobust(*arguments)
+
+
 def fit(strategy, directory):
     """A recipe by Python's `fit`, with validation and everything that it writes."""
     recipe = small_recipe(*FINISHED)
@@ -51,6 +60,31 @@ def fit(strategy, directory):
 def fit_together(directory):
     """What each worker does."""
     fit(workers.strategy("multiworker"), directory)
+
+
+class Stopped(Exception):
+    """A run ends early."""
+
+
+def stop(epoch, logs=None):
+    """Before the second epoch."""
+    if epoch:
+        raise Stopped
+
+
+def backed_up(directory):
+    """A run that is stopped after its first epoch, and goes on with what Keras has backed up."""
+    strategy, recipe = workers.strategy("multiworker"), small_recipe(*FINISHED, name="standard_digits")
+    train, _ = recipe.data()
+    for stopping in ([keras.callbacks.LambdaCallback(on_epoch_begin=stop)], []):
+        with strategy.scope():
+            defense = recipe.build()
+        backup = keras.callbacks.BackupAndRestore(directory / "backup")
+        with suppress(Stopped):
+            history = defense.fit(train, epochs=2, callbacks=[backup, *stopping], shuffle=False, verbose=0)
+    assert history.epoch == [1]
+    if workers.is_chief(strategy):
+        defense.save_weights(directory / training.CHECKPOINT)
 
 
 def idle():

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keras_robust.cli import options
-from keras_robust.cli.output import MODEL_HELP, console, open_model, print_report
+from keras_robust.cli.output import MODEL_HELP, console, import_tensorflow, print_report
 from keras_robust.errors import InputError
 
 DEFAULT_ATTACKS = ("pgd-40", "square-1000")
@@ -31,13 +31,7 @@ REPORT = "report.json"
 @options.out("Directory for report.json and what is resumed.")
 @click.option("--resume", is_flag=True, help="Go on with the evaluation in --out, if there is one.")
 @click.option("--shard", metavar="I/N", help="Only every N-th block of examples; see krobust merge.")
-@click.option(
-    "--strategy",
-    type=click.Choice(["single", "mirrored"]),
-    default="single",
-    show_default=True,
-    help="Devices to attack on: one, or all of this host.",
-)
+@options.strategy("single", "mirrored", "multiworker")
 def evaluate(
     model: str,
     dataset: str | None,
@@ -47,6 +41,8 @@ def evaluate(
     resume: bool,
     shard: str | None,
     strategy: str,
+    join_timeout: float,
+    lost_timeout: float,
     batch: int,
     **asked: Any,
 ) -> None:
@@ -54,6 +50,8 @@ def evaluate(
 
     With --out everything found is kept as it is found: a killed evaluation goes on with --resume. A sweep
     writes the accuracies as curve.csv and curve.png.
+
+    With the strategy multiworker run the same command on every host; --out is a directory that they share.
 
     \b
     Examples:
@@ -63,27 +61,34 @@ def evaluate(
       krobust evaluate at_mnist --attack ddn-100 --attack rays-2000 --examples 100
       krobust evaluate my.keras --dataset digits --eps 0.1 --shard 3/16 --out shard3
     """
-    network, card = open_model(model)
+    import_tensorflow(search_devices=strategy != "multiworker")
     import keras_robust as kr
     from keras_robust import workers
 
+    devices = workers.strategy(strategy, join_timeout, lost_timeout)
+    network, card = kr.zoo.open_model(model)
     source = options.source(model, card, dataset)
     if resume and not out:
         raise InputError("--resume goes on with what lies in --out: give it.")
-    asked |= {"batch_size": batch, "resume": resume, "shard": shard}
-    asked["strategy"] = None if strategy == "single" else workers.strategy(strategy)
+    asked |= {"batch_size": batch, "resume": resume, "shard": shard, "directory": out}
+    asked["strategy"] = None if strategy == "single" else devices
+    go_on = f" What was found is kept; go on with --out {out} --resume" if out else ""
     try:
         if isinstance(eps, list):
             if not out:
                 raise InputError("A sweep is written to a directory: give --out.")
-            curve = kr.analysis.sweep(network, source, list(attacks), eps, directory=out, **asked)
-            console().print(curve.table())
-            click.echo(f"Wrote {curve.to_png(out / 'curve.png')} and curve.csv")
+            curve = kr.analysis.sweep(network, source, list(attacks), eps, **asked)
+            if workers.is_chief(devices):
+                console().print(curve.table())
+                click.echo(f"Wrote {curve.to_png(out / 'curve.png')} and curve.csv")
             return
-        report = kr.evaluate(network, source, list(attacks), eps=eps, directory=out, **asked)
+        report = kr.evaluate(network, source, list(attacks), eps=eps, **asked)
     except KeyboardInterrupt:
-        kept = f" What was found is kept; go on with --out {out} --resume." if out else ""
-        raise click.ClickException(f"Interrupted.{kept}") from None
+        raise click.ClickException(f"Interrupted.{go_on and go_on + '.'}") from None
+    except workers.WorkerLost as error:
+        raise click.ClickException(f"{error}{go_on and go_on + ', on all hosts.'}") from error
+    if not workers.is_chief(devices):
+        return
     print_report(report)
     if out:
         click.echo(f"Wrote {report.to_json(out / REPORT)}")

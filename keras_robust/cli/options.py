@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from keras_robust.errors import InputError
+from keras_robust.workers import JOIN_TIMEOUT, LOST_TIMEOUT
 
 
 class Radii(click.ParamType):
@@ -39,6 +40,46 @@ examples = click.option(
     "--examples", type=click.IntRange(min=1), help="Size of a random subset.  [default: all]"
 )
 seed = click.option("--seed", default=0, show_default=True, help="Seed of all that is drawn at random.")
+
+
+def strategy(*names: str) -> Any:
+    """The options --strategy, with these to choose from, --join-timeout and --lost-timeout."""
+    options = [
+        click.option(
+            "--strategy",
+            type=click.Choice(names),
+            default=names[0],
+            show_default=True,
+            help="Devices: " + ", ".join(_STRATEGIES[name] for name in names) + ".",
+        ),
+        click.option(
+            "--join-timeout",
+            default=JOIN_TIMEOUT,
+            show_default=True,
+            help="Seconds that a worker waits for the others.",
+        ),
+        click.option(
+            "--lost-timeout",
+            default=LOST_TIMEOUT,
+            show_default=True,
+            help="Seconds without a sign of life after which a worker counts as lost.",
+        ),
+    ]
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_STRATEGIES = {
+    "single": "one",
+    "mirrored": "all GPUs of this host",
+    "multiworker": "those of the hosts in TF_CONFIG",
+    "tpu": "the TPU that TPU_NAME says",
+}
 
 
 def attacks(examples: str, default: Sequence[str] = ("pgd-40",)) -> Any:

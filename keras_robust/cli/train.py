@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from keras_robust import workers
+from keras_robust.cli import options
 from keras_robust.cli.output import import_tensorflow
 from keras_robust.recipes import PROFILES
-from keras_robust.workers import JOIN_TIMEOUT, LOST_TIMEOUT, STRATEGIES
+from keras_robust.workers import STRATEGIES
 
 
 @click.command()
@@ -19,25 +20,7 @@ from keras_robust.workers import JOIN_TIMEOUT, LOST_TIMEOUT, STRATEGIES
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
 @click.option("--out", type=click.Path(path_type=Path), help="Directory of the run.  [default: runs/RECIPE]")
 @click.option("--resume", is_flag=True, help="Go on with the run in the directory, if there is one.")
-@click.option(
-    "--strategy",
-    type=click.Choice(list(STRATEGIES)),
-    default="single",
-    show_default=True,
-    help="Devices: one, all GPUs of this host, those of the hosts in TF_CONFIG, the TPU that TPU_NAME says.",
-)
-@click.option(
-    "--join-timeout",
-    default=JOIN_TIMEOUT,
-    show_default=True,
-    help="Seconds that a worker waits for the others.",
-)
-@click.option(
-    "--lost-timeout",
-    default=LOST_TIMEOUT,
-    show_default=True,
-    help="Seconds without a sign of life after which a worker counts as lost.",
-)
+@options.strategy(*STRATEGIES)
 def train(
     recipe: str,
     profile: str,
@@ -68,12 +51,12 @@ def train(
     chosen = recipes.load(recipe, profile, overrides)
     directory = out or Path("runs") / chosen.name
     settings = [part for override in overrides for part in ("--set", override)]
-    options = ["--profile", profile, *settings, "--strategy", strategy, "--out", str(directory)]
-    again = shlex.join(["krobust", "train", recipe, *options, "--resume"])
+    again = ["--profile", profile, *settings, "--strategy", strategy, "--out", str(directory)]
+    go_on = shlex.join(["krobust", "train", recipe, *again, "--resume"])
     try:
         training.train(chosen, directory, resume=resume, strategy=devices)
     except KeyboardInterrupt:
-        raise click.ClickException(f"Interrupted. Go on with: {again}") from None
+        raise click.ClickException(f"Interrupted. Go on with: {go_on}") from None
     except workers.WorkerLost as error:
-        raise click.ClickException(f"{error} Go on, on all hosts, with: {again}") from error
+        raise click.ClickException(f"{error} Go on, on all hosts, with: {go_on}") from error
     click.echo(f"Trained. Evaluate it with: krobust evaluate {directory}")

@@ -9,9 +9,19 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_robust.workers import is_chief
+
 
 class DistributedModel(keras.Model):
     """A built model of images whose `fit` works under every distribution strategy."""
+
+    def fit(self, *data: Any, callbacks: Any = None, **options: Any) -> keras.callbacks.History:
+        # Keras backs up on every worker, all to the same files; it restores everywhere, as it should.
+        if not is_chief(self.distribute_strategy):
+            for callback in tf.nest.flatten(callbacks):
+                if isinstance(callback, keras.callbacks.BackupAndRestore):
+                    callback._save_model = callback.on_train_end = lambda logs=None: None
+        return super().fit(*data, callbacks=callbacks, **options)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         # Keras reduces a batch of the data to one tensor, which fails across workers, and taking it begins a

@@ -11,8 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 import keras
 import tensorflow as tf
 
-from keras_robust.errors import require
-
 Block = TypeVar("Block")
 Result = TypeVar("Result")
 
@@ -32,10 +30,6 @@ def replicas(model: keras.Model, strategy: Any = None) -> list[Replica]:
     """A copy of `model` on each device of this host that `strategy` works on; None: the model itself."""
     if strategy is None:
         return [Replica(model)]
-    require(
-        isinstance(strategy, tf.distribute.Strategy),
-        f"strategy must be a tf.distribute.Strategy. Received: {strategy!r}.",
-    )
     return [_copy(model, device) for device in strategy.extended.worker_devices]
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_robust.attacks import Attack
 from keras_robust.errors import require
 from keras_robust.evaluation import blocks
 from keras_robust.evaluation.checks import Evidence, warnings
 from keras_robust.evaluation.ledger import Ledger
+from keras_robust.evaluation.merging import merge
 from keras_robust.evaluation.naming import CLEAN, named_attacks, settings
 from keras_robust.evaluation.placement import Replica, on_replicas, replicas
 from keras_robust.evaluation.probes import MOST, probe
@@ -27,6 +30,7 @@ from keras_robust.models.precision import in_float32
 from keras_robust.threat import ThreatModel
 from keras_robust.validation import check_logits
 from keras_robust.versions import versions
+from keras_robust.workers import Workers
 
 
 def evaluate(
@@ -63,7 +67,9 @@ def evaluate(
         directory: keep what is found there, block by block; None: keep nothing.
         resume: go on with what `directory` holds of this very evaluation.
         shard: "i/n": evaluate only every n-th block; `merge` makes one report of all.
-        strategy: a `tf.distribute.Strategy` on whose devices of this host the blocks are shared out.
+        strategy: a `tf.distribute.Strategy` on whose devices the blocks are shared out. With several workers
+            each takes the shard of its number and keeps it in a directory of its own, and all return the
+            report of the whole.
         progress: show progress and time left on the terminal.
 
     Returns:
@@ -72,7 +78,8 @@ def evaluate(
 
     Raises:
         InputError: unknown attack or dataset, no eps, images or labels of a wrong kind, a model that
-            outputs probabilities, a directory with another evaluation.
+            outputs probabilities, a directory with another evaluation, workers that differ.
+        WorkerLost: another worker is gone.
 
     >>> import keras_robust as kr
     >>> model = kr.models.build("small_cnn")
@@ -88,11 +95,16 @@ def evaluate(
         isinstance(batch_size, int) and batch_size >= 1,
         f"batch_size must be an integer >= 1. Received: {batch_size!r}.",
     )
+    require(
+        strategy is None or isinstance(strategy, tf.distribute.Strategy),
+        f"strategy must be a tf.distribute.Strategy. Received: {strategy!r}.",
+    )
+    workers = Workers(strategy or tf.distribute.get_strategy())
     threat = threat_of(model, eps, norm, step_size)
     named = named_attacks(attacks, threat, model)
     taken = examples_of(model, examples_from, examples, seed)
-    part = Shard.parse(shard)
-    rows = part.blocks(len(taken.labels), batch_size)
+    part, directory = _own(workers, shard, directory)
+    rows = workers.together(lambda: part.blocks(len(taken.labels), batch_size))
     called = getattr(getattr(model, "card", None), "name", "") or model.name
     model = in_float32(model)
     check_logits(model(taken.images[:8], training=False))
@@ -102,20 +114,23 @@ def evaluate(
         "threat": {key: value for key, value in threat.items() if value is not None},
         "seed": seed,
         "batch_size": batch_size,
-        "shard": str(part),
         "total": len(taken.labels),
         "versions": versions(),
     }
-    made = {name: attack and settings(attack) for name, attack in named.items()}
-    ledger = Ledger(
-        {**stated, "attacks": made, "data": _digest(*taken), "weights": _digest(*model.weights)},
-        directory,
-        resume,
-    )
+    terms = {
+        **stated,
+        "attacks": {name: attack and settings(attack) for name, attack in named.items()},
+        "data": _digest(*taken),
+        "weights": _digest(*model.weights),
+    }
+    for what, value in terms.items():
+        workers.agree(what, value)
+    stated["shard"] = terms["shard"] = str(part)
+    ledger = workers.together(lambda: Ledger(terms, directory, resume))
     places = replicas(model, strategy)
     probes = _probes(model, taken, threat, seed) if checks else {}
     outcomes: dict[str, Outcome] = {}
-    with bars(progress) as begin:
+    with bars(progress and workers.is_chief) as begin:
         for name, attack in named.items():
             clean = outcomes[CLEAN].correct if outcomes else None
             work = _work(attack, threat, taken, rows, clean, seed)
@@ -123,7 +138,24 @@ def evaluate(
             outcomes[name] = _outcome(attack, threat, found)
     flags = warnings(Evidence(outcomes, probes, sum(map(len, rows.values())))) if checks else []
     indices = taken.indices[np.concatenate(list(rows.values()))]
-    return Report(outcomes, indices=indices, flags=flags, probes=probes, **stated)
+    report = Report(outcomes, indices=indices, flags=flags, probes=probes, **stated)
+    return report if workers.count == 1 else _merged(workers, report)
+
+
+def _own(workers: Workers, shard: str | None, directory: Path | str | None) -> tuple[Shard, Path | None]:
+    """The shard of this process, and where it keeps what it finds."""
+    where = None if directory is None else Path(directory)
+    if workers.count == 1:
+        return Shard.parse(shard), where
+    require(shard is None, f"Each worker takes a shard of its own. Received: shard={shard!r}.")
+    own = Shard(workers.index + 1, workers.count)
+    return own, where and where / f"shard-{own.number}-of-{own.count}"
+
+
+def _merged(workers: Workers, report: Report) -> Report:
+    """The report of all workers."""
+    said = workers.exchange(json.dumps(report.to_dict()))
+    return merge(Report.from_dict(json.loads(text)) for text in said)
 
 
 def _work(
