@@ -1,4 +1,4 @@
-"""Attacks by short names: pgd-40, square-5000, multi-targeted-20."""
+"""Attacks by short names: pgd-40, square-5000, multi-targeted-20, adaptive-100x5."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def attack_named(name: str, threat: Mapping[str, Any], model: Any = None) -> att
 
     Args:
         name: a registered attack's name with dashes, then its variant if it has any, and "-N" for its
-            budget: steps of a gradient attack, queries of a search.
+            budget: steps of a gradient attack, queries of a search; "-NxR" for R random starts of it.
         threat: `{"norm": ..., "eps": ..., "step_size": ...}`; without a step size gradient attacks take
             steps of 2.5 eps / N. A minimum-norm attack looks for the nearest image whatever its distance,
             in a norm of its own if it knows no other.
@@ -47,7 +47,7 @@ def attack_named(name: str, threat: Mapping[str, Any], model: Any = None) -> att
 def _parse(name: str) -> tuple[type[attacks.Attack], dict[str, Any]]:
     """The class that a short name begins with, and the options that the rest of it states."""
     for key in sorted(attacks.attacks, key=len, reverse=True):
-        if match := re.fullmatch(rf"{key.replace('_', '-')}(-(?P<variant>[a-z]+))?(-(?P<budget>\d+))?", name):
+        if match := re.fullmatch(key.replace("_", "-") + _OPTIONS, name):
             break
     else:
         raise unknown_name("attack", name, [CLEAN, *(_example(known) for known in attacks.attacks)])
@@ -61,7 +61,15 @@ def _parse(name: str) -> tuple[type[attacks.Attack], dict[str, Any]]:
         if cls.budget is None:
             raise InputError(f"{name}: {key} takes no number. Write {plain}.")
         stated[cls.budget] = int(match["budget"])
+    if match["restarts"]:
+        if _RESTARTS not in cls.__dataclass_fields__:
+            raise InputError(f"{name}: {key} knows no restarts. Write {name.rpartition('x')[0]}.")
+        stated[_RESTARTS] = int(match["restarts"])
     return cls, stated
+
+
+_OPTIONS = r"(-(?P<variant>[a-z]+))?(-(?P<budget>\d+)(x(?P<restarts>\d+))?)?"
+_RESTARTS = "restarts"
 
 
 def named_attacks(
@@ -97,7 +105,8 @@ def short_name(attack: attacks.Attack) -> str:
     for option in (attack.variant, attack.budget):
         if option and (option == attack.budget or getattr(attack, option) != _default(attack, option)):
             parts.append(str(getattr(attack, option)))
-    return "-".join(parts)
+    restarts = getattr(attack, _RESTARTS, 1) if attack.budget else 1
+    return "-".join(parts) + (f"x{restarts}" if restarts > 1 else "")
 
 
 def _default(attack: attacks.Attack, option: str) -> Any:

@@ -48,6 +48,17 @@ def test_the_budget_of_every_attack_is_set_by_the_number(key):
         assert getattr(attack_named(f"{dashed}-7", THREAT, MODEL), budget) == 7
 
 
+@pytest.mark.parametrize("key", list(attacks))
+def test_restarts_are_set_behind_the_budget(key):
+    budget, name = attacks[key].budget, f"{key.replace('_', '-')}-7x5"
+    if budget and "restarts" in attacks[key].__dataclass_fields__:
+        attack = attack_named(name, THREAT, MODEL)
+        assert (getattr(attack, budget), attack.restarts, short_name(attack)) == (7, 5, name)
+    else:
+        with pytest.raises(InputError, match=f"{key} (knows no restarts|takes no number). Write "):
+            attack_named(name, THREAT, MODEL)
+
+
 def test_names_stand_for_attacks_in_the_threat_model():
     assert attack_named("clean", THREAT) is None
     assert attack_named("pgd-40", THREAT) == PGD(eps=0.3, steps=40, step_size=0.01)
@@ -68,6 +79,8 @@ def test_names_stand_for_attacks_in_the_threat_model():
         ("pgd-4.5", ["'pgd-4.5'"]),
         ("", ["''", "clean", "square-5000", "fgsm"]),
         ("pgd-0", ["steps", ">= 1"]),
+        ("pgd-3x0", ["restarts", ">= 1"]),
+        ("pgd-3x", ["'pgd-3x'"]),
         ("square-0", ["queries", ">= 1"]),
     ],
 )
@@ -105,7 +118,7 @@ def test_attacks_may_be_given_in_several_ways(wanted, expected):
         (None, "Received: None"),
         ({"mine": None}, "Received: None"),
         ({"clean": PGD_3}, "Two attacks are called clean"),
-        ([PGD_3, PGD(eps=0.1, steps=3, restarts=2)], "Two attacks are called pgd-3"),
+        ([PGD_3, PGD(eps=0.1, steps=3, momentum=1.0)], "Two attacks are called pgd-3"),
         (["fgsm", FGSM(eps=0.1)], "Two attacks are called fgsm"),
     ],
 )
