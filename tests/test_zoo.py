@@ -262,6 +262,22 @@ def test_what_is_loaded_is_what_was_saved(name, options):
         np.testing.assert_array_equal(loaded(images), kept(images))
 
 
+def test_weights_that_half_precision_holds_are_kept_in_it():
+    whole, rounded = (models.build("vgg", width_multiplier=0.1) for _ in range(2))
+    weights = [weight.astype("float16") for weight in whole.get_weights()]
+    rounded.set_weights(weights)
+    sizes = [card_of(name, model).size for name, model in (("whole", whole), ("half", rounded))]
+    assert sizes[1] < 0.6 * sizes[0]
+    for found, expected in zip(zoo.load("half").get_weights(), rounded.get_weights(), strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected)
+
+
+def card_of(name, model):
+    zoo.save(model, name)
+    return zoo.card(name)
+
+
 def test_the_card_says_what_is_known(classifier):
     recipe = SimpleNamespace(
         name="at_digits",

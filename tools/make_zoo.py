@@ -21,6 +21,7 @@ EXAMPLES = 1000  # of the headline: the same for every attack on it
 HEADLINE = ("pgd-40", "cw-40", "autoattack", "adaptive-100")
 WHOLE = ("pgd-40",)  # also on the whole test set
 OF_DETECTORS = "pgd-40"  # fit and judged on
+LARGE = 10_000_000  # bytes of weights
 KNOWN = 10_000  # training images that make the densities
 OF_VARIANTS = "pgd-40"  # of each further variant, by protocol
 
@@ -51,6 +52,7 @@ def make_zoo(
         directory = runs / name
         training.train(recipe, directory, resume=True)
         model, trained = kr.zoo.open_model(directory)
+        round_if_large(model)
         size = len(data.load(recipe.dataset, "test", raw=True).labels)
         kept = {"directory": directory / "headline", "resume": True}
         headline = kr.evaluate(model, recipe.dataset, attacks, examples=min(EXAMPLES, size), **kept)
@@ -71,6 +73,13 @@ def make_zoo(
             console().print(report.table())
             console().print(*report.flags)
         write_pages()
+
+
+def round_if_large(model: Any) -> None:
+    """Round weights that half precision will hold, so that what is measured is what is kept."""
+    weights = model.get_weights()
+    if sum(weight.nbytes for weight in weights) > LARGE:
+        model.set_weights([weight.astype("float16") for weight in weights])
 
 
 def variants_measured(

@@ -100,8 +100,8 @@ def open_model(reference: str | os.PathLike[str]) -> tuple[keras.Model, Card | N
     )
 
 
-def build(card: Card) -> LatentClassifier:
-    """The untrained float32 classifier of a card's architecture.
+def build(card: Card, dtype: str = "float32") -> LatentClassifier:
+    """The untrained classifier of a card's architecture.
 
     Raises:
         InputError: an architecture or option that does not exist.
@@ -111,7 +111,7 @@ def build(card: Card) -> LatentClassifier:
     options = {key: value for key, value in card.architecture.items() if key != "name"}
     builder = models.architectures[card.architecture["name"]]
     check_options(f"{card.name}: architecture", options, builder, supplied=("dtype",))
-    return models.build(card.architecture["name"], dtype="float32", **options)
+    return models.build(card.architecture["name"], dtype=dtype, **options)
 
 
 def _rebuilt(directory: Path, card: Card, variant: str | None) -> keras.Model:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from keras_robust.errors import InputError, require
 from keras_robust.files import replacing
 from keras_robust.packaged import packaged
@@ -122,7 +124,8 @@ def write(
 
     Args:
         directory: exactly where; made if it is missing.
-        classifier: of the architecture on the card, in any dtype policy; kept in float32.
+        classifier: of the architecture on the card, in any dtype policy; kept in float32, or in float16 if
+            that holds every weight as it is.
         card: its card; the `sha256` and `size` of every file are filled in.
         detectors: detectors that were fit to the classifier, by the name of their file; what the card says
             of them stays.
@@ -136,7 +139,7 @@ def write(
     from keras_robust import detection
 
     directory = Path(directory)
-    kept = {"model": _in_float32(classifier, card), **getattr(classifier, "companions", {})}
+    kept = {"model": _kept(classifier, card), **getattr(classifier, "companions", {})}
     require(
         kept.keys() == {"model", *card.companions},
         f"{card.name}: the card names the companions {sorted(card.companions)}; the classifier has "
@@ -162,14 +165,24 @@ def write(
     return card
 
 
-def _in_float32(classifier: LatentClassifier, card: Card) -> LatentClassifier:
-    kept = build(card)
+def _kept(classifier: LatentClassifier, card: Card) -> LatentClassifier:
+    """The classifier in the precision of its file."""
+    weights = classifier.get_weights()
+    kept = build(card, "float16" if all(map(_fits_half, weights)) else "float32")
     require(
-        [weight.shape for weight in kept.weights] == [weight.shape for weight in classifier.weights],
+        [weight.shape for weight in kept.weights] == [weight.shape for weight in weights],
         f"{card.name}: the classifier is not of the architecture on its card. Received: {card.architecture}.",
     )
-    kept.set_weights(classifier.get_weights())
+    kept.set_weights(weights)
     return kept
+
+
+def _fits_half(weight: np.ndarray) -> bool:
+    if weight.dtype.kind in "iu":
+        return True
+    with np.errstate(over="ignore"):
+        half = weight.astype("float16")
+    return bool(np.all(weight.astype("float32") == half.astype("float32")))
 
 
 def _trained(recipe: Recipe, seconds: float | None) -> dict[str, Any]:
