@@ -267,7 +267,7 @@ def test_weights_that_half_precision_holds_are_kept_in_it():
     weights = [weight.astype("float16") for weight in whole.get_weights()]
     rounded.set_weights(weights)
     sizes = [card_of(name, model).size for name, model in (("whole", whole), ("half", rounded))]
-    assert sizes[1] < 0.6 * sizes[0]
+    assert sizes[1] < 0.65 * sizes[0], "with what HDF5 needs for itself"
     for found, expected in zip(zoo.load("half").get_weights(), rounded.get_weights(), strict=True):
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, expected)
