@@ -10,6 +10,7 @@ import click
 from keras_robust.cli import options
 from keras_robust.cli.output import MODEL_HELP, console, import_tensorflow, print_report
 from keras_robust.errors import InputError
+from keras_robust.workers import STRATEGIES
 
 DEFAULT_ATTACKS = ("pgd-40", "square-1000")
 REPORT = "report.json"
@@ -31,7 +32,7 @@ REPORT = "report.json"
 @options.out("Directory for report.json and what is resumed.")
 @click.option("--resume", is_flag=True, help="Go on with the evaluation in --out, if there is one.")
 @click.option("--shard", metavar="I/N", help="Only every N-th block of examples; see krobust merge.")
-@options.strategy("single", "mirrored", "multiworker")
+@options.strategy(*STRATEGIES)
 def evaluate(
     model: str,
     dataset: str | None,
