@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +21,13 @@ from keras_robust.studies.measures import check_measure
 def names() -> list[str]:
     """Names of the packaged studies, "system/table"."""
     place = packaged("recipes") / "studies"
-    return sorted(path.relative_to(place).with_suffix("").as_posix() for path in place.rglob("*.yaml"))
+    found = (path.relative_to(place).with_suffix("").as_posix() for path in place.rglob("*.yaml"))
+    return sorted(found, key=_numbered)
+
+
+def _numbered(name: str) -> list[str | int]:
+    """Sorts figure2 before figure10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def describe(name: str) -> str:
