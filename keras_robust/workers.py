@@ -201,13 +201,13 @@ class Workers:
     With one process all of it comes down to a plain call.
 
     Args:
-        strategy: that the run is under.
+        strategy: that the run is under; None: this process works alone.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy) -> None:
-        self.strategy = strategy
-        self.is_chief = is_chief(strategy)
-        self.count = getattr(strategy.extended, "_num_workers", 1)
+    def __init__(self, strategy: tf.distribute.Strategy | None) -> None:
+        self.strategy: Any = strategy
+        self.is_chief = strategy is None or is_chief(strategy)
+        self.count = 1 if strategy is None else getattr(strategy.extended, "_num_workers", 1)
         self.cluster = Cluster.read() if self.count > 1 else None
         self.index = self.cluster.index if self.cluster else 0
 

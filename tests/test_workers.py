@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -19,6 +20,8 @@ from worker_processes import endings, free_addresses
 import keras_robust as kr
 from keras_robust import training, workers
 from keras_robust.errors import InputError, require
+from keras_robust.evaluation import run
+from keras_robust.evaluation.shards import Shard
 from keras_robust.workers import Cluster
 
 LOST_TIMEOUT = 10
@@ -117,9 +120,16 @@ def test_a_backup_of_keras_is_written_once_and_restored_by_all(start, tmp_path):
 EVALUATION = ("--attack", "pgd-3", "--attack", "square-20", "--examples", 150, "--batch", 32)
 
 
-def test_workers_evaluate_what_one_process_evaluates(start, tmp_path):
+def test_workers_evaluate_what_one_process_evaluates_though_one_was_lost(start, tmp_path):
     given = ["evaluate", "at_digits", *EVALUATION, "--strategy", "multiworker", "--out", tmp_path]
-    codes, outputs = endings(start(*[(worker_runs.krobust, *given)] * 2))
+    given += ["--lost-timeout", LOST_TIMEOUT]
+    chief, worker = start((worker_runs.krobust, *given), (worker_runs.killed_while_attacking, *given))
+    assert worker.end()[0] == -signal.SIGKILL
+    code, output = chief.end(STATED)
+    assert code == 1 and f"stops: {worker.name} is gone." in output, output
+    assert f"go on on all hosts with --out {tmp_path} --resume." in output
+
+    codes, outputs = endings(start(*[(worker_runs.krobust, *given, "--resume")] * 2))
     assert codes == (0, 0), outputs
     assert "worst case" in outputs[0] and "worst case" not in outputs[1], "the chief says what was found"
     assert {path.name for path in tmp_path.iterdir()} == {"report.json", "shard-1-of-2", "shard-2-of-2"}
@@ -142,18 +152,22 @@ def without_seconds(report):
     return values
 
 
-def test_a_worker_without_a_share_and_a_lost_one_are_told(start, tmp_path):
-    given = ["evaluate", "at_digits", "--examples", 20, "--strategy", "multiworker"]
-    codes, outputs = endings(start(*[(worker_runs.krobust, *given)] * 2))
-    assert codes == (2, 2), outputs
-    assert all("worker 1 (127.0.0.1:" in output and "Shard 2/2 is empty" in output for output in outputs)
+@pytest.mark.parametrize("begun", ["evaluation.jsonl", "shard-1-of-3"])
+def test_an_evaluation_that_others_began_is_not_gone_on_with(tmp_path, begun):
+    (tmp_path / "shard-2-of-2").mkdir()
+    second = SimpleNamespace(count=2, index=1, together=lambda work: work())
+    assert run._own(second, None, tmp_path) == (Shard(2, 2), tmp_path / "shard-2-of-2")
+    (tmp_path / begun).touch()
+    with pytest.raises(InputError, match=f"not 2 workers began: {begun}"):
+        run._own(second, None, tmp_path)
 
-    given += [*EVALUATION, "--lost-timeout", LOST_TIMEOUT, "--out", tmp_path]
-    chief, worker = start((worker_runs.krobust, *given), (worker_runs.killed_while_attacking, *given))
-    assert worker.end()[0] == -signal.SIGKILL
-    code, output = chief.end(STATED)
-    assert code == 1 and f"stops: {worker.name} is gone." in output, output
-    assert f"go on with --out {tmp_path} --resume, on all hosts." in output
+
+def test_what_is_wrong_on_one_worker_ends_the_evaluation_of_all(start):
+    right = ["evaluate", "at_digits", "--examples", 40, "--batch", 20, "--strategy", "multiworker"]
+    wrong = [*right, "--attack", "pdg-40"]
+    codes, outputs = endings(start((worker_runs.krobust, *right), (worker_runs.krobust, *wrong)))
+    assert codes == (2, 2), outputs
+    assert all("worker 1 (127.0.0.1:" in output and "mean 'pgd-40'" in output for output in outputs)
 
 
 # What can be wrong between workers

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from pages import write_pages
 
 import keras_robust as kr
 from keras_robust import data, training
 from keras_robust.cli.output import console
 from keras_robust.detection import Detector
+from keras_robust.errors import require
 from keras_robust.studies.measures import PROTOCOLS, Subject, measures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +54,7 @@ def make_zoo(
         directory = runs / name
         training.train(recipe, directory, resume=True)
         model, trained = kr.zoo.open_model(directory)
-        round_if_large(model)
+        model = rounded(model)
         size = len(data.load(recipe.dataset, "test", raw=True).labels)
         kept = {"directory": directory / "headline", "resume": True}
         headline = kr.evaluate(model, recipe.dataset, attacks, examples=min(EXAMPLES, size), **kept)
@@ -75,18 +77,21 @@ def make_zoo(
         write_pages()
 
 
-def round_if_large(model: Any) -> None:
-    """Round weights that half precision will hold, so that what is measured is what is kept."""
+def rounded(model: Any) -> Any:
+    """The model, if it is large with weights that half precision holds: what is measured is what is kept."""
     weights = model.get_weights()
     if sum(weight.nbytes for weight in weights) > LARGE:
-        model.set_weights([weight.astype("float16") for weight in weights])
+        halves = [weight.astype("float16") for weight in weights]
+        require(all(map(np.all, map(np.isfinite, halves))), "A weight is beyond what half precision holds.")
+        model.set_weights(halves)
+    return model
 
 
 def variants_measured(
     model: Any, recipe: kr.recipes.Recipe, directory: Path, examples: int
 ) -> dict[str, Any]:
     """The variants of a model with what each that is no plain classifier withstands, by protocol."""
-    opened = cache(lambda name: kr.zoo.open_model(f"{directory}:{name}")[0])
+    opened = cache(lambda name: rounded(kr.zoo.open_model(f"{directory}:{name}")[0]))
     subject = Subject(model, recipe.dataset, recipe.threat, examples, 0, directory, opened)
 
     def measured(name: str, options: dict[str, Any] | None) -> dict[str, Any] | None:

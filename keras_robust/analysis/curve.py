@@ -14,6 +14,7 @@ from keras_robust.analysis.finding import Finding, columns
 from keras_robust.attacks import Attack
 from keras_robust.errors import require
 from keras_robust.evaluation import evaluate
+from keras_robust.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,12 @@ def sweep(
     """
     require(len(eps) > 0, "Give at least one eps.")
     found: dict[str, list[float]] = {}
+    is_chief = Workers(options.get("strategy")).is_chief
     for radius in eps:
         place = None if directory is None else Path(directory) / f"eps-{radius:g}"
         report = evaluate(model, examples_from, attacks, eps=radius, directory=place, checks=False, **options)
         for name, accuracy in {**report.accuracy, "worst case": report.worst_case}.items():
             found.setdefault(name, []).append(accuracy)
-        if place is not None:
+        if place is not None and is_chief:
             report.to_json(place / "report.json")
     return Curve([float(radius) for radius in eps], found)

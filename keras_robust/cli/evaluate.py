@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from keras_robust import workers
 from keras_robust.cli import options
 from keras_robust.cli.output import MODEL_HELP, console, import_tensorflow, print_report
 from keras_robust.errors import InputError
-from keras_robust.workers import STRATEGIES
 
 DEFAULT_ATTACKS = ("pgd-40", "square-1000")
 REPORT = "report.json"
@@ -32,7 +32,7 @@ REPORT = "report.json"
 @options.out("Directory for report.json and what is resumed.")
 @click.option("--resume", is_flag=True, help="Go on with the evaluation in --out, if there is one.")
 @click.option("--shard", metavar="I/N", help="Only every N-th block of examples; see krobust merge.")
-@options.strategy(*STRATEGIES)
+@options.strategy
 def evaluate(
     model: str,
     dataset: str | None,
@@ -64,20 +64,24 @@ def evaluate(
     """
     import_tensorflow(search_devices=strategy != "multiworker")
     import keras_robust as kr
-    from keras_robust import workers
 
-    devices = workers.strategy(strategy, join_timeout, lost_timeout)
-    network, card = kr.zoo.open_model(model)
-    source = options.source(model, card, dataset)
     if resume and not out:
         raise InputError("--resume goes on with what lies in --out: give it.")
+    if isinstance(eps, list) and not out:
+        raise InputError("A sweep is written to a directory: give --out.")
+    devices = workers.strategy(strategy, join_timeout, lost_timeout)
+
+    def opened() -> tuple[Any, Any]:
+        network, card = kr.zoo.open_model(model)
+        return network, options.source(model, card, dataset)
+
+    network, source = workers.Workers(devices).together(opened)
     asked |= {"batch_size": batch, "resume": resume, "shard": shard, "directory": out}
     asked["strategy"] = None if strategy == "single" else devices
-    go_on = f" What was found is kept; go on with --out {out} --resume" if out else ""
+    on_all = " on all hosts" if strategy == "multiworker" else ""
+    go_on = f" What was found is kept; go on{on_all} with --out {out} --resume." if out else ""
     try:
-        if isinstance(eps, list):
-            if not out:
-                raise InputError("A sweep is written to a directory: give --out.")
+        if isinstance(eps, list) and out:
             curve = kr.analysis.sweep(network, source, list(attacks), eps, **asked)
             if workers.is_chief(devices):
                 console().print(curve.table())
@@ -85,9 +89,9 @@ def evaluate(
             return
         report = kr.evaluate(network, source, list(attacks), eps=eps, **asked)
     except KeyboardInterrupt:
-        raise click.ClickException(f"Interrupted.{go_on and go_on + '.'}") from None
+        raise click.ClickException(f"Interrupted.{go_on}") from None
     except workers.WorkerLost as error:
-        raise click.ClickException(f"{error}{go_on and go_on + ', on all hosts.'}") from error
+        raise click.ClickException(f"{error}{go_on}") from error
     if not workers.is_chief(devices):
         return
     print_report(report)

@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from keras_robust.errors import InputError
-from keras_robust.workers import JOIN_TIMEOUT, LOST_TIMEOUT
+from keras_robust.workers import JOIN_TIMEOUT, LOST_TIMEOUT, STRATEGIES
 
 
 class Radii(click.ParamType):
@@ -42,15 +42,15 @@ examples = click.option(
 seed = click.option("--seed", default=0, show_default=True, help="Seed of all that is drawn at random.")
 
 
-def strategy(*names: str) -> Any:
-    """The options --strategy, with these to choose from, --join-timeout and --lost-timeout."""
+def strategy(command: Any) -> Any:
+    """The options --strategy, --join-timeout and --lost-timeout."""
     options = [
         click.option(
             "--strategy",
-            type=click.Choice(names),
-            default=names[0],
+            type=click.Choice(list(STRATEGIES)),
+            default="single",
             show_default=True,
-            help="Devices: " + ", ".join(_STRATEGIES[name] for name in names) + ".",
+            help="Devices: one, all GPUs of this host, those of the hosts in TF_CONFIG, the TPU in TPU_NAME.",
         ),
         click.option(
             "--join-timeout",
@@ -65,21 +65,9 @@ def strategy(*names: str) -> Any:
             help="Seconds without a sign of life after which a worker counts as lost.",
         ),
     ]
-
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-_STRATEGIES = {
-    "single": "one",
-    "mirrored": "all GPUs of this host",
-    "multiworker": "those of the hosts in TF_CONFIG",
-    "tpu": "the TPU that TPU_NAME says",
-}
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def attacks(examples: str, default: Sequence[str] = ("pgd-40",)) -> Any:

@@ -11,7 +11,6 @@ from keras_robust import workers
 from keras_robust.cli import options
 from keras_robust.cli.output import import_tensorflow
 from keras_robust.recipes import PROFILES
-from keras_robust.workers import STRATEGIES
 
 
 @click.command()
@@ -20,7 +19,7 @@ from keras_robust.workers import STRATEGIES
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
 @click.option("--out", type=click.Path(path_type=Path), help="Directory of the run.  [default: runs/RECIPE]")
 @click.option("--resume", is_flag=True, help="Go on with the run in the directory, if there is one.")
-@options.strategy(*STRATEGIES)
+@options.strategy
 def train(
     recipe: str,
     profile: str,

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_robust.workers import is_chief
+from keras_robust.workers import Workers
 
 
 class DistributedModel(keras.Model):
     """A built model of images whose `fit` works under every distribution strategy."""
 
-    def fit(self, *data: Any, callbacks: Any = None, **options: Any) -> keras.callbacks.History:
-        # Keras backs up on every worker, all to the same files; it restores everywhere, as it should.
-        if not is_chief(self.distribute_strategy):
-            for callback in tf.nest.flatten(callbacks):
-                if isinstance(callback, keras.callbacks.BackupAndRestore):
-                    callback._save_model = callback.on_train_end = lambda logs=None: None
-        return super().fit(*data, callbacks=callbacks, **options)
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        **options: Any,
+    ) -> keras.callbacks.History:
+        workers = Workers(self.distribute_strategy)
+        for callback in tf.nest.flatten(getattr(callbacks, "callbacks", callbacks)):
+            if isinstance(callback, keras.callbacks.BackupAndRestore):
+                _write_on_chief(callback, workers)
+        history = super().fit(x, y, batch_size, epochs, verbose, callbacks, **options)
+        workers.wait()  # the chief may still write
+        return history
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         # Keras reduces a batch of the data to one tensor, which fails across workers, and taking it begins a
@@ -42,6 +53,14 @@ class DistributedModel(keras.Model):
 
         function = super()._make_function(step)
         return lambda iterator: dict(zip(names, tf.unstack(function(iterator)), strict=True))
+
+
+def _write_on_chief(callback: keras.callbacks.BackupAndRestore, workers: Workers) -> None:
+    """Let the chief alone back up: Keras would write the same files from every worker."""
+    kept = Path(callback._training_metadata_path)
+    workers.agree("the backup that they see", kept.read_text() if kept.exists() else "none")
+    if not workers.is_chief:
+        callback._save_model = callback.on_train_end = lambda logs=None: None
 
 
 def place_in_batch() -> tuple[Any, int]:

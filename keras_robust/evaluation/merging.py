@@ -44,7 +44,7 @@ def merge(reports: Iterable[Report]) -> Report:
         first,
         outcomes=outcomes,
         indices=joined(report.indices for report in parts.values()),
-        flags=warnings(Evidence(outcomes, first.probes, first.total)) if first.probes else [],
+        flags=warnings(Evidence(outcomes, first.probes, first.total)),
         shard="",
     )
 

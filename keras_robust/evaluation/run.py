@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from keras_robust.attacks import Attack
 from keras_robust.errors import require
 from keras_robust.evaluation import blocks
 from keras_robust.evaluation.checks import Evidence, warnings
-from keras_robust.evaluation.ledger import Ledger
+from keras_robust.evaluation.ledger import LEDGER, Ledger
 from keras_robust.evaluation.merging import merge
 from keras_robust.evaluation.naming import CLEAN, named_attacks, settings
 from keras_robust.evaluation.placement import Replica, on_replicas, replicas
@@ -69,7 +70,7 @@ def evaluate(
         shard: "i/n": evaluate only every n-th block; `merge` makes one report of all.
         strategy: a `tf.distribute.Strategy` on whose devices the blocks are shared out. With several workers
             each takes the shard of its number and keeps it in a directory of its own, and all return the
-            report of the whole.
+            report of the whole; as many resume it.
         progress: show progress and time left on the terminal.
 
     Returns:
@@ -99,12 +100,16 @@ def evaluate(
         strategy is None or isinstance(strategy, tf.distribute.Strategy),
         f"strategy must be a tf.distribute.Strategy. Received: {strategy!r}.",
     )
-    workers = Workers(strategy or tf.distribute.get_strategy())
-    threat = threat_of(model, eps, norm, step_size)
-    named = named_attacks(attacks, threat, model)
-    taken = examples_of(model, examples_from, examples, seed)
+    workers = Workers(strategy)
     part, directory = _own(workers, shard, directory)
-    rows = workers.together(lambda: part.blocks(len(taken.labels), batch_size))
+
+    def prepared() -> tuple[dict[str, Any], dict[str, Attack | None], Examples, dict[int, np.ndarray]]:
+        threat = threat_of(model, eps, norm, step_size)
+        named = named_attacks(attacks, threat, model)
+        taken = examples_of(model, examples_from, examples, seed)
+        return threat, named, taken, part.blocks(len(taken.labels), batch_size)
+
+    threat, named, taken, rows = workers.together(prepared)
     called = getattr(getattr(model, "card", None), "name", "") or model.name
     model = in_float32(model)
     check_logits(model(taken.images[:8], training=False))
@@ -129,17 +134,22 @@ def evaluate(
     ledger = workers.together(lambda: Ledger(terms, directory, resume))
     places = replicas(model, strategy)
     probes = _probes(model, taken, threat, seed) if checks else {}
-    outcomes: dict[str, Outcome] = {}
-    with bars(progress and workers.is_chief) as begin:
-        for name, attack in named.items():
-            clean = outcomes[CLEAN].correct if outcomes else None
-            work = _work(attack, threat, taken, rows, clean, seed)
-            found = _found(name, work, rows, ledger, places, begin)
-            outcomes[name] = _outcome(attack, threat, found)
+
+    def attacked() -> dict[str, Outcome]:
+        outcomes: dict[str, Outcome] = {}
+        with bars(progress and workers.is_chief) as begin:
+            for name, attack in named.items():
+                clean = outcomes[CLEAN].correct if outcomes else None
+                work = _work(attack, threat, taken, rows, clean, seed)
+                found = _found(name, work, rows, ledger, places, begin)
+                outcomes[name] = _outcome(attack, threat, found)
+        return outcomes
+
+    outcomes = workers.together(attacked)
     flags = warnings(Evidence(outcomes, probes, sum(map(len, rows.values())))) if checks else []
     indices = taken.indices[np.concatenate(list(rows.values()))]
     report = Report(outcomes, indices=indices, flags=flags, probes=probes, **stated)
-    return report if workers.count == 1 else _merged(workers, report)
+    return report if workers.count == 1 else _merged(workers, report, checks)
 
 
 def _own(workers: Workers, shard: str | None, directory: Path | str | None) -> tuple[Shard, Path | None]:
@@ -149,13 +159,28 @@ def _own(workers: Workers, shard: str | None, directory: Path | str | None) -> t
         return Shard.parse(shard), where
     require(shard is None, f"Each worker takes a shard of its own. Received: shard={shard!r}.")
     own = Shard(workers.index + 1, workers.count)
-    return own, where and where / f"shard-{own.number}-of-{own.count}"
+    if where is None:
+        return own, None
+    workers.together(lambda: _check_begun(where, own.count))
+    return own, where / f"shard-{own.number}-of-{own.count}"
 
 
-def _merged(workers: Workers, report: Report) -> Report:
+def _check_begun(where: Path, count: int) -> None:
+    """Refuse a directory with an evaluation that was shared out among others."""
+    others = {path.name for path in (*where.glob(LEDGER), *where.glob("shard-*"))}
+    others -= {f"shard-{number}-of-{count}" for number in range(1, count + 1)}
+    require(
+        not others,
+        f"{where} holds an evaluation that not {count} workers began: {', '.join(sorted(others))}. Choose "
+        "another directory, or go on with as many as began it.",
+    )
+
+
+def _merged(workers: Workers, report: Report, checks: bool) -> Report:
     """The report of all workers."""
     said = workers.exchange(json.dumps(report.to_dict()))
-    return merge(Report.from_dict(json.loads(text)) for text in said)
+    whole = merge(Report.from_dict(json.loads(text)) for text in said)
+    return whole if checks else replace(whole, flags=[])
 
 
 def _work(

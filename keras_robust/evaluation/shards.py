@@ -48,7 +48,8 @@ class Shard:
         }
         require(
             bool(blocks),
-            f"Shard {self} is empty: {total} examples in blocks of {size} make {len(starts)} shards at most.",
+            f"Shard {self} is empty: {total} examples in blocks of {size} make {len(starts)} shards at most. "
+            "Take fewer, or smaller blocks.",
         )
         return blocks
 

@@ -34,7 +34,7 @@ def save(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Keep a classifier as an entry: a card, its weights in float32, and those of its companions.
+    """Keep a classifier as an entry: a card, its weights, and those of its companions.
 
     Args:
         classifier: built by `models.build` (or a recipe).
