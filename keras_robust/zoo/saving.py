@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from keras_robust.errors import InputError, require
 from keras_robust.files import replacing
 from keras_robust.packaged import packaged
@@ -19,6 +17,8 @@ from keras_robust.zoo.lookup import user_directory
 from keras_robust.zoo.weights import sha256_and_size
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from keras_robust.detection import Detector
     from keras_robust.evaluation import Report
     from keras_robust.models import LatentClassifier
@@ -178,6 +178,8 @@ def _kept(classifier: LatentClassifier, card: Card) -> LatentClassifier:
 
 
 def _fits_half(weight: np.ndarray) -> bool:
+    import numpy as np
+
     if weight.dtype.kind in "iu":
         return True
     with np.errstate(over="ignore"):
