@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import worker_runs
+from reports import without_seconds
 from small_runs import FINISHED, SMALL, STEPS, finished_run, small_recipe
 from worker_processes import endings, free_addresses
 
@@ -143,13 +144,6 @@ def test_workers_evaluate_what_one_process_evaluates_though_one_was_lost(start, 
     )
     two = kr.evaluation.Report.from_json(tmp_path / "report.json")
     assert without_seconds(two) == without_seconds(one)
-
-
-def without_seconds(report):
-    values = report.to_dict()
-    for outcome in values["outcomes"].values():
-        del outcome["seconds"]
-    return values
 
 
 @pytest.mark.parametrize("begun", ["evaluation.jsonl", "shard-1-of-3"])

@@ -78,11 +78,13 @@ def make_zoo(
 
 
 def rounded(model: Any) -> Any:
-    """The model, if it is large with weights that half precision holds: what is measured is what is kept."""
+    """The model; a large one gets weights that half precision holds, so that what is measured is kept."""
     weights = model.get_weights()
     if sum(weight.nbytes for weight in weights) > LARGE:
         halves = [weight.astype("float16") for weight in weights]
-        require(all(map(np.all, map(np.isfinite, halves))), "A weight is beyond what half precision holds.")
+        require(
+            all(np.isfinite(half).all() for half in halves), "A weight is beyond what half precision holds."
+        )
         model.set_weights(halves)
     return model
 

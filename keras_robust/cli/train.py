@@ -50,8 +50,8 @@ def train(
     chosen = recipes.load(recipe, profile, overrides)
     directory = out or Path("runs") / chosen.name
     settings = [part for override in overrides for part in ("--set", override)]
-    again = ["--profile", profile, *settings, "--strategy", strategy, "--out", str(directory)]
-    go_on = shlex.join(["krobust", "train", recipe, *again, "--resume"])
+    stated = ["--profile", profile, *settings, "--strategy", strategy, "--out", str(directory)]
+    go_on = shlex.join(["krobust", "train", recipe, *stated, "--resume"])
     try:
         training.train(chosen, directory, resume=resume, strategy=devices)
     except KeyboardInterrupt:

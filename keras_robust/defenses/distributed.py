@@ -26,10 +26,11 @@ class DistributedModel(keras.Model):
         callbacks: Any = None,
         **options: Any,
     ) -> keras.callbacks.History:
-        workers = Workers(self.distribute_strategy)
-        for callback in tf.nest.flatten(getattr(callbacks, "callbacks", callbacks)):
-            if isinstance(callback, keras.callbacks.BackupAndRestore):
-                _write_on_chief(callback, workers)
+        given = tf.nest.flatten(getattr(callbacks, "callbacks", callbacks))
+        backups = [one for one in given if isinstance(one, keras.callbacks.BackupAndRestore)]
+        workers = Workers(self.distribute_strategy if backups else None)
+        for backup in backups:
+            _write_on_chief(backup, workers)
         history = super().fit(x, y, batch_size, epochs, verbose, callbacks, **options)
         workers.wait()  # the chief may still write
         return history

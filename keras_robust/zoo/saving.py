@@ -180,8 +180,6 @@ def _kept(classifier: LatentClassifier, card: Card) -> LatentClassifier:
 def _fits_half(weight: np.ndarray) -> bool:
     import numpy as np
 
-    if weight.dtype.kind in "iu":
-        return True
     with np.errstate(over="ignore"):
         half = weight.astype("float16")
     return bool(np.all(weight.astype("float32") == half.astype("float32")))

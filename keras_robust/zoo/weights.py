@@ -58,7 +58,7 @@ def sha256_and_size(path: Path) -> dict[str, Any]:
 
 
 def load_into(model: keras.Model, path: Path) -> None:
-    """`model.load_weights(path)`, if the file holds exactly the arrays that the model has, or halves of them.
+    """`model.load_weights(path)`, if the file holds exactly the model's arrays, be it in half precision.
 
     Keras itself ignores arrays that the model does not ask for.
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reports import without_seconds
 
 from keras_robust.attacks import PGD, Square
 from keras_robust.attacks.sequence import Sequence
@@ -52,13 +53,6 @@ def reports(digits_classifier, digits):
         )
 
     return run(), [run(f"{number}/3") for number in (1, 2, 3)]
-
-
-def without_seconds(report):
-    values = report.to_dict()
-    for outcome in values["outcomes"].values():
-        del outcome["seconds"]
-    return values
 
 
 def test_merged_shards_are_the_report_of_one_process(reports, tmp_path):
