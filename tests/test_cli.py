@@ -204,7 +204,7 @@ def test_export_and_check(tmp_path):
 
 def test_an_export_that_differs_fails(tmp_path, monkeypatch):
     pytest.importorskip("ai_edge_litert", reason="the LiteRT runtime is not installed")
-    monkeypatch.setattr("keras_robust.exporting.MIN_AGREEMENT", {"float32": 101.0})
+    monkeypatch.setattr("keras_robust.exporting.checking.MIN_AGREEMENT", {"float32": 101.0})
     text = krobust("export", finished_run(), tmp_path / "m.tflite", "--check", "--examples", 20, exit_code=1)
     assert "Error: " in text and "101" in text
 

@@ -28,8 +28,8 @@ def test_the_demo_goes_the_whole_way(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "ATTACKS", ("fgsm", "square-5"))
     load = recipes.load
     monkeypatch.setattr(recipes, "load", lambda name, profile: load(name, "smoke", SMALL))
-    monkeypatch.setitem(exporting.MIN_AGREEMENT, "int8", 0.0)  # the networks have learnt little
-    monkeypatch.setattr(exporting, "MAX_ROBUST_GAP", 100.0)
+    monkeypatch.setitem(exporting.checking.MIN_AGREEMENT, "int8", 0.0)  # the networks have learnt little
+    monkeypatch.setattr(exporting.checking, "MAX_ROBUST_GAP", 100.0)
     out = tmp_path / "demo"
     result = CliRunner().invoke(main, ["demo", "--out", str(out)])
     assert result.exit_code == 0, result.output

@@ -13,7 +13,6 @@ from sklearn.datasets import load_digits
 
 from keras_robust.errors import InputError
 from keras_robust.exporting import (
-    MIN_AGREEMENT,
     QUANTIZATIONS,
     ExportCheck,
     ExportCheckError,
@@ -21,6 +20,7 @@ from keras_robust.exporting import (
     export,
     load_exported,
 )
+from keras_robust.exporting.checking import MIN_AGREEMENT
 from keras_robust.models.latent import LatentClassifier
 
 SHAPE = (8, 8, 1)

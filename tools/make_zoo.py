@@ -35,6 +35,9 @@ OF_VARIANTS = "pgd-40"  # of each further variant, by protocol
     "--attack", "attacks", multiple=True, default=HEADLINE, show_default=True, help="Of the headline."
 )
 @click.option("--whole/--no-whole", default=True, help=f"Also {', '.join(WHOLE)} on the whole test set.")
+@click.option(
+    "--further", "fewer", multiple=True, help="Also one such as rays:200, an attack on as many examples."
+)
 @click.option("--detector", "guards", multiple=True, help="Fit one such as er1, and keep it with the model.")
 @click.option("--runs", type=click.Path(path_type=Path), default=ROOT / "runs", help="Where runs are kept.")
 def make_zoo(
@@ -42,6 +45,7 @@ def make_zoo(
     profile: str,
     attacks: tuple[str, ...],
     whole: bool,
+    fewer: tuple[str, ...],
     guards: tuple[str, ...],
     runs: Path,
 ) -> None:
@@ -58,9 +62,7 @@ def make_zoo(
         size = len(data.load(recipe.dataset, "test", raw=True).labels)
         kept = {"directory": directory / "headline", "resume": True}
         headline = kr.evaluate(model, recipe.dataset, attacks, examples=min(EXAMPLES, size), **kept)
-        kept = {"directory": directory / "whole", "resume": True}
-        larger = whole and size > EXAMPLES
-        further = [kr.evaluate(model, recipe.dataset, WHOLE, **kept)] if larger else []
+        further = measured_further(model, recipe, directory, whole and size > EXAMPLES, fewer)
         card = kr.zoo.describe(
             model, name, recipe, headline, further=further, seconds=trained.training["seconds"]
         )
@@ -75,6 +77,18 @@ def make_zoo(
             console().print(report.table())
             console().print(*report.flags)
         write_pages()
+
+
+def measured_further(
+    model: Any, recipe: kr.recipes.Recipe, directory: Path, whole: bool, fewer: tuple[str, ...]
+) -> list[kr.evaluation.Report]:
+    """Reports beside the headline: on the whole test set, and of attacks on as many examples as is said."""
+    kept = {"directory": directory / "whole", "resume": True}
+    further = [kr.evaluate(model, recipe.dataset, WHOLE, **kept)] if whole else []
+    for attack, _, examples in (one.partition(":") for one in fewer):
+        kept = {"directory": directory / f"{attack}-on-{examples}", "resume": True}
+        further.append(kr.evaluate(model, recipe.dataset, [attack], examples=int(examples), **kept))
+    return further
 
 
 def rounded(model: Any) -> Any:
