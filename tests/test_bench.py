@@ -12,6 +12,7 @@ from click.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 import bench
 import bench_autoattack
+import measuring
 
 from keras_robust import models
 
@@ -66,13 +67,13 @@ def test_every_section_yields_finite_values(name, tmp_path):
 
 def test_runs_take_turns_in_alternating_order():
     calls = []
-    times = bench.interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, repeats=3)
+    times = measuring.interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, repeats=3)
     assert "".join(calls) == "ab" + "ab" + "ba" + "ab"
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
 
 
 def test_a_ratio_is_that_of_the_fastest_rounds():
-    found = bench.ratio(np.array([0.4, 0.2, 0.6]), np.array([0.1, 0.2, 0.2]))
+    found = measuring.ratio(np.array([0.4, 0.2, 0.6]), np.array([0.1, 0.2, 0.2]))
     assert found["value"] == pytest.approx(2)
     assert (found["low"], found["high"]) == pytest.approx((1, 4))
 
@@ -82,8 +83,8 @@ def test_a_ratio_is_that_of_the_fastest_rounds():
     [("<=", 1.1, 1.1, True), ("<=", 1.1, 1.2, False), (">=", 3, 3.5, True), (">=", 3, 2.9, False)],
 )
 def test_a_row_is_judged_by_its_target(sign, limit, value, passed):
-    assert bench.Row("s", "m", "x", value, bench.Target(sign, limit)).passed is passed
+    assert measuring.Row("s", "m", "x", value, measuring.Target(sign, limit)).passed is passed
 
 
 def test_a_row_without_value_is_not_judged():
-    assert bench.Row("s", "m", "x", None, bench.Target("<=", 1)).passed is None
+    assert measuring.Row("s", "m", "x", None, measuring.Target("<=", 1)).passed is None

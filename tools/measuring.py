@@ -203,3 +203,15 @@ def _repeat(count: int, function: Run, *arguments: Any) -> np.ndarray:
 def not_installed(section: str, model: str, measure: str, extra: str = "bench") -> Row:
     """A row for a library that is not there to compare with, and the extra that brings it."""
     return Row(section, model, measure, detail=f"not installed (pip install keras-robust[{extra}])")
+
+
+def pgd(steps: int, eps: float = EPS, step_size: float = STEP_SIZE, **options: Any) -> Any:
+    """Our attack."""
+    from keras_robust import attacks
+
+    return attacks.PGD(eps=eps, steps=steps, step_size=step_size, **options)
+
+
+def our_pgd(model: Any, images: np.ndarray, labels: np.ndarray, steps: int, **options: Any) -> Run:
+    """Our attack on one batch, through its public call."""
+    return partial(pgd(steps, **options), model, images, labels, batch_size=len(images))
