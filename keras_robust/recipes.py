@@ -156,13 +156,15 @@ class Recipe:
         )
         return train, data.batches(data.load(self.dataset, "test", raw=True), 256)
 
-    def callbacks(self, directory: Path | str | None = None, best: float = -1.0) -> list[Any]:
+    def callbacks(
+        self, directory: Path | str | None = None, best: tuple[float, float] = (-1.0, -1.0)
+    ) -> list[Any]:
         """The robust guard, and with a directory a log and a checkpoint in it.
 
         Args:
             directory: where `best.weights.h5`, `history.csv` and `checkpoint.weights.h5` go; by default
                 the guard writes into a temporary directory.
-            best: score of the guard so far, when a run is resumed.
+            best: the guard's score so far, when a run is resumed: smallest accuracy, clean accuracy.
         """
         import tempfile
 

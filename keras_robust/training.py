@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from keras_robust.defenses.callbacks import Score
+
 RECIPE = "recipe.yaml"
 CHECKPOINT = "checkpoint.weights.h5"
 BEST = "best.weights.h5"
@@ -150,9 +152,12 @@ def history(directory: Path | str) -> list[dict[str, float]]:
     return [{key: float(value) for key, value in row.items() if value != "NA"} for row in rows]
 
 
-def score(row: dict[str, float]) -> float:
-    """What the guard compares: the smallest held-out accuracy of an epoch (-1 where none was taken)."""
-    return min((value for key, value in row.items() if key.startswith("held_out_")), default=-1.0)
+def score(row: dict[str, float]) -> Score:
+    """What the guard compares, of a logged epoch; below all others where none was taken."""
+    from keras_robust.defenses.callbacks import HELD_OUT, Score
+
+    found = {key: value for key, value in row.items() if key.startswith(HELD_OUT)}
+    return Score.of({key.removeprefix(HELD_OUT): value for key, value in found.items()}) if found else Score()
 
 
 def _claim(recipe: Recipe, directory: Path, resume: bool) -> None:
@@ -167,10 +172,10 @@ def _claim(recipe: Recipe, directory: Path, resume: bool) -> None:
     require(not differing, f"The run in {directory} was begun with another recipe: {changes}.")
 
 
-def _rewind(path: Path, epoch: int) -> float:
+def _rewind(path: Path, epoch: int) -> Score:
     """Drop logged epochs that will be run again; the guard's best score of those that remain."""
     rows = [row for row in history(path.parent) if row["epoch"] < epoch]
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)
         write_text(path, "".join(lines[: len(rows) + 1]) if rows else "")
-    return max(map(score, rows), default=-1.0)
+    return max(map(score, rows), default=score({}))

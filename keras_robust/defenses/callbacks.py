@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -16,6 +16,8 @@ import numpy as np
 from keras_robust.attacks import Attack, classify
 from keras_robust.files import replacing, write_text
 from keras_robust.workers import is_chief
+
+HELD_OUT = "held_out_"  # begins the names of the guard's logs
 
 
 def chief_only(method: Callable[..., None]) -> Callable[..., None]:
@@ -30,12 +32,27 @@ def chief_only(method: Callable[..., None]) -> Callable[..., None]:
     return on_chief
 
 
+class Score(NamedTuple):
+    """How good an epoch is: its smallest held-out accuracy, and among equals the clean one.
+
+    Without the second, a model that nothing withstands would be kept as its first epoch left it.
+    """
+
+    worst: float = -1.0
+    clean: float = -1.0
+
+    @classmethod
+    def of(cls, accuracies: Mapping[str, float]) -> Score:
+        return cls(min(accuracies.values()), accuracies["clean"])
+
+
 class RobustGuard(keras.callbacks.Callback):
     """Keep the weights of the epoch that is best against the worse of two attacks.
 
     A white-box attack alone can be passed by hiding gradients, and the last epoch can be overfitted
     (Rice et al. 2020); so every epoch is scored by the smaller of a white-box and a black-box
-    accuracy on held-out images, and the best classifier so far is kept. Weight averages are used
+    accuracy on held-out images, and the best classifier so far is kept; among equals, that of the better
+    clean accuracy. Weight averages are used
     where the optimizer keeps them. Adds `held_out_clean`, `held_out_white_box` and
     `held_out_black_box` (shares in [0, 1]) to the logs.
 
@@ -46,7 +63,7 @@ class RobustGuard(keras.callbacks.Callback):
             clean accuracy if both are left out).
         path: `.weights.h5` file for the best classifier, replaced atomically; those of its companions go
             beside it.
-        best: score to beat, of an earlier part of the same run.
+        best: score to beat, of an earlier part of the same run: the smallest accuracy and the clean one.
         every: epochs between two scores; the first and the last are always scored.
         epochs: of the whole run; None: those that `fit` was asked for.
     """
@@ -58,7 +75,7 @@ class RobustGuard(keras.callbacks.Callback):
         white_box: Attack | None,
         black_box: Attack | None,
         path: Path | str,
-        best: float = -1.0,
+        best: tuple[float, float] = Score(),
         every: int = 1,
         epochs: int | None = None,
     ) -> None:
@@ -77,14 +94,14 @@ class RobustGuard(keras.callbacks.Callback):
             return
         with self.model.averaged():
             accuracies = self._accuracies()
-            score = min(accuracies.values())
+            score = Score.of(accuracies)
             if score > self.best:
                 save_weights(self.model.classifier, self.path)
                 for kind, companion in self.model.companions().items():
                     save_weights(companion, beside(self.path, kind))
                 self.best = score
         if logs is not None:
-            logs.update({f"held_out_{name}": value for name, value in accuracies.items()})
+            logs.update({f"{HELD_OUT}{name}": value for name, value in accuracies.items()})
 
     def _accuracies(self) -> dict[str, float]:
         classifier = self.model.classifier

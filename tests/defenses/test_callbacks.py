@@ -59,14 +59,14 @@ def kept_scale(path):
     return max(float(values.max()) for values in arrays)
 
 
-def watch(defense, path, length, /, **options):
-    """Run a guard over `length` epochs that set the scale to 1, 2, ...; the logs of each."""
+def watch(defense, path, length, /, wrong=(), **options):
+    """Run a guard over `length` epochs that set the scale to 1, 2, ... and get `wrong` classes wrong."""
     guard = RobustGuard(IMAGES, LABELS, path=path, **options)
     guard.set_model(defense)
     guard.set_params({"epochs": length})
     found = []
     for epoch in range(length):
-        set_scale(defense, epoch + 1.0)
+        set_scale(defense, epoch + 1.0, wrong[epoch] if wrong else 0)
         logs = {"loss": 0.0}
         guard.on_epoch_end(epoch, logs)
         found.append(logs)
@@ -78,7 +78,7 @@ def test_the_epoch_that_is_best_against_the_worse_attack_is_kept(defense, tmp_pa
     path = tmp_path / "best.weights.h5"
     guard, logs = watch(defense, path, 5, white_box=Scripted(*white), black_box=Scripted(*black))
     assert kept_scale(path) == 2.0
-    assert guard.best == pytest.approx(1 - 8 / EXAMPLES)
+    assert guard.best == pytest.approx((1 - 8 / EXAMPLES, 1.0))
     for epoch, found in enumerate(logs):
         assert found == {
             "loss": 0.0,
@@ -93,12 +93,18 @@ def test_of_equal_epochs_the_first_is_kept(defense, tmp_path):
     assert kept_scale(tmp_path / "b.weights.h5") == 1.0
 
 
+def test_of_epochs_that_nothing_withstands_that_of_the_best_clean_accuracy_is_kept(defense, tmp_path):
+    fallen = {"white_box": Scripted(*[EXAMPLES] * 3), "black_box": Scripted(*[EXAMPLES] * 3)}
+    guard, _ = watch(defense, tmp_path / "b.weights.h5", 3, wrong=(CLASSES, 0, CLASSES), **fallen)
+    assert kept_scale(tmp_path / "b.weights.h5") == 2.0 and guard.best == (0.0, 1.0)
+
+
 def test_a_resumed_guard_keeps_only_what_beats_its_earlier_part(defense, tmp_path):
     path = tmp_path / "best.weights.h5"
-    watch(defense, path, 3, white_box=Scripted(10, 9, 8), black_box=None, best=0.6)
+    watch(defense, path, 3, white_box=Scripted(10, 9, 8), black_box=None, best=(0.6, 1.0))
     assert not path.exists()
-    guard, _ = watch(defense, path, 3, white_box=Scripted(10, 7, 9), black_box=None, best=0.6)
-    assert kept_scale(path) == 2.0 and guard.best == pytest.approx(0.65)
+    guard, _ = watch(defense, path, 3, white_box=Scripted(10, 7, 9), black_box=None, best=(0.6, 1.0))
+    assert kept_scale(path) == 2.0 and guard.best == pytest.approx((0.65, 1.0))
 
 
 def test_without_attacks_the_clean_accuracy_counts(defense, tmp_path):
