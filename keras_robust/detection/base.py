@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -14,18 +14,34 @@ from keras_robust.registry import Registry
 detectors: Registry[type[Detector]] = Registry("detector")
 
 
+class Shown(NamedTuple):
+    """What a detector is fit on; see `Detector.fit`."""
+
+    clean: Any
+    adversarial: Any
+    noisy: Any
+    labels: Any
+    training: tuple[Any, Any] | None
+
+    @property
+    def harmless(self) -> list[Any]:
+        """Clean images, and noisy ones if there are any."""
+        return [images for images in (self.clean, self.noisy) if images is not None]
+
+
 class Detector(ABC):
     """Tells adversarial inputs of one classifier from clean and noisy ones.
 
     Attributes:
         threshold: scores above it are called adversarial; None before `fit`.
         shapes: names of the arrays that `fit` learns, each with its number of axes.
+        needs: what `fit` must be given beside clean images.
     """
 
     threshold: float | None = None
     shapes: ClassVar[Mapping[str, int]]
+    needs: ClassVar[tuple[str, ...]] = ()
 
-    @abstractmethod
     def fit(
         self,
         model: Any,
@@ -34,7 +50,7 @@ class Detector(ABC):
         noisy: Any = None,
         labels: Any = None,
         training: tuple[Any, Any] | None = None,
-    ) -> Detector:
+    ) -> Self:
         """Learn from inputs of each kind; what a detector has no use for may be left out.
 
         Args:
@@ -48,7 +64,23 @@ class Detector(ABC):
 
         Returns:
             itself.
+
+        Raises:
+            InputError: what it needs is not given, or is too little.
         """
+        shown = Shown(clean, adversarial, noisy, labels, training)
+        missing = [name for name in self.needs if getattr(shown, name) is None]
+        require(
+            not missing,
+            f"{type(self).__name__} is fit on clean images and on {', '.join(self.needs)}. "
+            f"Without: {', '.join(missing)}.",
+        )
+        self.set_arrays(self._learn(model, shown))
+        return self
+
+    @abstractmethod
+    def _learn(self, model: Any, shown: Shown) -> dict[str, np.ndarray]:
+        """What `set_arrays` takes."""
 
     @abstractmethod
     def score(self, model: Any, images: Any) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_robust.detection.bandwidth import likeliest_bandwidth
-from keras_robust.detection.base import Detector, detectors
+from keras_robust.detection.base import Detector, Shown, detectors
 from keras_robust.detection.logistic import log_odds
 from keras_robust.detection.looking import look
 from keras_robust.errors import is_finite, require, unknown_name
@@ -46,6 +46,7 @@ class DensityDetector(Detector):
         "slope": 0,
         "offset": 0,
     }
+    needs = ("adversarial", "labels")
 
     def __init__(self, space: str, bandwidth: float | None, *, standardize: bool, tuned: bool) -> None:
         if space not in spaces:
@@ -60,29 +61,18 @@ class DensityDetector(Detector):
         self.tuned = tuned
         self._learnt: dict[str, np.ndarray] = {}
 
-    def fit(
-        self,
-        model: Any,
-        clean: Any,
-        adversarial: Any = None,
-        noisy: Any = None,
-        labels: Any = None,
-        training: tuple[Any, Any] | None = None,
-    ) -> DensityDetector:
-        require(
-            adversarial is not None and labels is not None,
-            f"{type(self).__name__} is fit on clean images with their labels, and on adversarial images.",
-        )
-        if training is None:
+    def _learn(self, model: Any, shown: Shown) -> dict[str, np.ndarray]:
+        known = shown.training
+        if known is None:
             # An image is near itself: a density is judged on others than those that it is made of.
-            training, clean = (clean[::2], labels[::2]), clean[1::2]
-        learnt = self._density_of(model, *training)
+            known = shown.clean[::2], shown.labels[::2]
+            shown = shown._replace(clean=shown.clean[1::2])
+        learnt = self._density_of(model, *known)
         density = _density(learnt)
-        others = [self._apply(density, model, images) for images in (clean, noisy) if images is not None]
-        attacked = self._apply(density, model, adversarial)
-        weights, offset = log_odds(np.concatenate(others)[:, None], attacked[:, None], tuned=self.tuned)
-        self.set_arrays({**learnt, "slope": weights[0], "offset": np.asarray(offset)})
-        return self
+        others = np.concatenate([self._apply(density, model, images) for images in shown.harmless])
+        attacked = self._apply(density, model, shown.adversarial)
+        weights, offset = log_odds(others[:, None], attacked[:, None], tuned=self.tuned)
+        return {**learnt, "slope": weights[0], "offset": np.asarray(offset)}
 
     def score(self, model: Any, images: Any) -> np.ndarray:
         """The log-odds of "adversarial", `(N,)` float32."""

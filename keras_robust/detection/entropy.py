@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_robust import losses
 from keras_robust.attacks.seen import see
-from keras_robust.detection.base import Detector, detectors
+from keras_robust.detection.base import Detector, Shown, detectors
 from keras_robust.errors import is_finite, require
 from keras_robust.validation import check_images, check_logits
 
@@ -43,21 +43,10 @@ class EntropyDetector(Detector):
         )
         self.false_positive_rate = false_positive_rate
 
-    def fit(
-        self,
-        model: Any,
-        clean: Any,
-        adversarial: Any = None,
-        noisy: Any = None,
-        labels: Any = None,
-        training: tuple[Any, Any] | None = None,
-    ) -> EntropyDetector:
-        scores = [self.score(model, images) for images in (clean, noisy) if images is not None]
+    def _learn(self, model: Any, shown: Shown) -> dict[str, np.ndarray]:
+        scores = np.concatenate([self.score(model, images) for images in shown.harmless])
         # An entropy that occurred, so that no more than the share lies above it.
-        self.threshold = float(
-            np.quantile(np.concatenate(scores), 1 - self.false_positive_rate, method="higher")
-        )
-        return self
+        return {"threshold": np.quantile(scores, 1 - self.false_positive_rate, method="higher")}
 
     def score(self, model: Any, images: Any) -> np.ndarray:
         if model is not None:

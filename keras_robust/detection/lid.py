@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from keras_robust.detection.base import Detector, detectors
+from keras_robust.detection.base import Detector, Shown, detectors
 from keras_robust.detection.logistic import log_odds
 from keras_robust.detection.looking import look
 from keras_robust.errors import require
@@ -43,6 +43,7 @@ class LIDDetector(Detector):
     """
 
     shapes: ClassVar = {"reference": 4, "weights": 1, "offset": 0}
+    needs = ("adversarial",)
 
     def __init__(self, neighbors: int = 20, batch: int = 100) -> None:
         for name, value in {"neighbors": neighbors, "batch": batch}.items():
@@ -57,31 +58,18 @@ class LIDDetector(Detector):
         self.batch = batch
         self._learnt: dict[str, np.ndarray] = {}
 
-    def fit(
-        self,
-        model: Any,
-        clean: Any,
-        adversarial: Any = None,
-        noisy: Any = None,
-        labels: Any = None,
-        training: tuple[Any, Any] | None = None,
-    ) -> LIDDetector:
-        require(adversarial is not None, "LIDDetector is fit on clean and on adversarial images.")
-        clean = check_images(clean, model.input_shape[1:])
+    def _learn(self, model: Any, shown: Shown) -> dict[str, np.ndarray]:
+        clean = check_images(shown.clean, model.input_shape[1:])
         count = min(self.batch, len(clean) // 2)
         require(
             count > self.neighbors,
             f"LIDDetector needs more than {2 * self.neighbors} clean images. Received: {len(clean)}.",
         )
-        reference, clean = clean[:count], clean[count:]
-        found = [
-            self._dimensions(model, reference, images)
-            for images in (clean, noisy, adversarial)
-            if images is not None
-        ]
-        weights, offset = log_odds(np.concatenate(found[:-1]), found[-1], tuned=True)
-        self.set_arrays({"reference": reference, "weights": weights, "offset": np.asarray(offset)})
-        return self
+        reference, shown = clean[:count], shown._replace(clean=clean[count:])
+        others = [self._dimensions(model, reference, images) for images in shown.harmless]
+        attacked = self._dimensions(model, reference, shown.adversarial)
+        weights, offset = log_odds(np.concatenate(others), attacked, tuned=True)
+        return {"reference": reference, "weights": weights, "offset": np.asarray(offset)}
 
     def score(self, model: Any, images: Any) -> np.ndarray:
         """The log-odds of "adversarial", `(N,)`."""
