@@ -214,7 +214,7 @@ def _measured(name: str, report: Report) -> dict[str, Any]:
             "seed": report.seed,
             "versions": dict(report.versions),
             "stages": _stages(report),
-            "command": _command(name, report, f" --examples {report.examples} --seed {report.seed}"),
+            "command": _command(name, report),
         },
     }
 
@@ -242,6 +242,6 @@ def _rounded(results: dict[str, float]) -> dict[str, float]:
     return {attack: round(accuracy, 2) for attack, accuracy in results.items()}
 
 
-def _command(name: str, report: Report, options: str = "") -> str:
+def _command(name: str, report: Report) -> str:
     attacks = [f"--attack {attack}" for attack in report.accuracy if attack != "clean"]
-    return f"krobust evaluate {name} {' '.join(attacks)}{options}"
+    return f"krobust evaluate {name} {' '.join(attacks)} --examples {report.examples} --seed {report.seed}"

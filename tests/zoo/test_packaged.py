@@ -21,7 +21,9 @@ class TestPackaged:
         assert (info.image_shape, info.num_classes) == (card.input_shape, card.num_classes)
         assert card.defense in defenses and card.norm in NORMS and card.threat["eps"] > 0
         assert card.description and card.license and card.training and card.evaluation
-        assert card.evaluation["command"].startswith(f"krobust evaluate {name} ")
+        for measured in (card.evaluation, *card.further):
+            assert measured["command"].startswith(f"krobust evaluate {name} --attack ")
+            assert f" --examples {measured['examples']} --seed 0" in measured["command"]
         assert 0 <= card.results["worst_case"] <= min(card.results.values())
         assert 1 < card.results["clean"] <= 100, "percent"
 
