@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,9 +67,28 @@ def _found(
     check_options(f"detector {name}", options, build)
     guards = {name: build(**options)}
     given, known = kr.data.load(dataset, "test", examples, seed), kr.data.load(dataset, "train")
-    made = {key: attack_on(model, threat, attack) for key, attack in attacks.items()}
+    made = {
+        key: _once(model, json.dumps(threat), json.dumps(attack), dataset, examples, seed)
+        for key, attack in attacks.items()
+    }
     first = next(iter(made))
     found = kr.analysis.detection(model, given, made, guards, training=known, fit_on=[first], seed=seed)
     with tempfile.TemporaryDirectory() as place:
         found.to_png(Path(place) / "detection.png")
         return found, {file.name: file.read_bytes() for file in Path(place).iterdir()}
+
+
+@lru_cache(maxsize=8)  # every detector of a model meets the same images
+def _once(
+    model: keras.Model, threat: str, attack: str, dataset: str, examples: int, seed: int
+) -> Callable[..., Any]:
+    """An attack on the examples of a study, which is made when it is first called."""
+    made = attack_on(model, json.loads(threat), json.loads(attack))
+    found: list[Any] = []
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if not found:
+            found.append(made(*arguments, **options))
+        return found[0]
+
+    return call

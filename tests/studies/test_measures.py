@@ -86,6 +86,20 @@ def test_detection_is_a_row_of_the_table(subject, model, examples):
     assert (subject.directory / "detection.csv").exists()
 
 
+def test_every_detector_of_a_model_meets_the_same_images(subject, monkeypatch):
+    attack, calls = pgd(), []
+
+    def once(*arguments, **options):
+        calls.append(options)
+        return attack(*arguments, **options)
+
+    monkeypatch.setattr("keras_robust.studies.detecting.attack_on", lambda *named: once)
+    for bandwidth in (0.5, 1.0):
+        guard = {"name": "kernel_density", "bandwidth": bandwidth}
+        measures["detection"](subject, guard, "roc_auc", {"name": "pgd", "steps": 1})
+    assert len(calls) == 1
+
+
 def test_a_surface_is_the_share_of_the_plane_that_is_right(subject, model, examples):
     found = kr.analysis.loss_surface(model, examples, pgd(), spaces=["input"], seed=0)
     for shown in found.surfaces:
