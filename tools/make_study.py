@@ -30,7 +30,7 @@ def make_study(names: tuple[str, ...], profile: str, train: bool, runs: Path) ->
         for picture in results.pictures:
             if picture != CURVES:
                 shutil.copyfile(runs / results.study.directory / picture, place / picture)
-        write_pages()
+    write_pages()
 
 
 if __name__ == "__main__":
