@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def train(
         resume: go on with the run in `directory` if there is one.
         strategy: to train under, or its name in `keras_robust.workers.strategy`. "multiworker" and "tpu"
             must be made before anything else uses TensorFlow, so hand over what `strategy` returned.
-        verbose: as in `keras.Model.fit`.
+        verbose: as in `keras.Model.fit`; "auto" is a bar on a terminal, and a line an epoch in a file.
 
     Raises:
         InputError: the directory holds a run already, another recipe's run, or cannot be written; workers
@@ -69,7 +70,7 @@ def train(
     workers.together(lambda: _claim(recipe, directory, resume=True))
     with chosen.scope():
         defense = recipe.build()
-    _fit(defense, recipe, directory, workers, verbose)
+    _fit(defense, recipe, directory, workers, _shown(verbose))
     classifier = _kept(defense, recipe, directory)
     workers.on_chief(lambda: _write_entry(classifier, recipe, directory))
     return classifier
@@ -101,6 +102,12 @@ def _fit(defense: Any, recipe: Recipe, directory: Path, workers: Workers, verbos
                 callbacks[-1].save()
             raise
         workers.wait()  # the chief may still write
+
+
+def _shown(verbose: Any) -> Any:
+    if verbose == "auto":
+        return 1 if sys.stdout.isatty() else 2
+    return verbose
 
 
 def _restore(defense: Any, directory: Path, workers: Workers) -> int:

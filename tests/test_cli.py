@@ -140,6 +140,7 @@ def test_train_then_evaluate_then_export(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = [part for setting in SMALL for part in ("--set", setting)]
     text = krobust("train", "standard_digits", "--profile", "smoke", *settings, "--set", "guard={}")
+    assert "held_out_clean" in text and "━" not in text, "no bar where nobody sees it move"
     assert text.endswith("Trained. Evaluate it with: krobust evaluate runs/standard_digits\n")
     text = krobust("evaluate", "runs/standard_digits", "--attack", "fgsm", "--examples", 20)
     assert "standard_digits on 20 examples of digits, linf eps 0.1" in text
