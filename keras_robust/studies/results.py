@@ -18,6 +18,7 @@ from keras_robust.files import replacing, write_text
 from keras_robust.studies.study import Study, load
 
 QUOTED = "quoted"
+NOT_TRAINED = "not trained"
 CURVES = "curves.png"
 RESULTS = "results.json"
 
@@ -106,10 +107,17 @@ class Results:
         for row, cells in self.cells.items():
             shown = [f"{cell.ours} ({cell.theirs})" for cell in cells.values()]
             lines.append(f"| {' | '.join([row, *shown])} |")
-        lines += ["", f"`krobust reproduce {study.name} --profile {study.profile}`"]
+        lines += ["", f"`{self.command}`"]
         notes = ["", study.notes.strip()] if study.notes else []
         pictures = [f"![{Path(file).stem}]({place}{file})" for file in self.pictures]
         return "\n".join([*lines, *notes, "", *pictures]).rstrip() + "\n"
+
+    @property
+    def command(self) -> str:
+        """What repeats it: nothing is trained that was not."""
+        notes = {cell.note for cells in self.cells.values() for cell in cells.values()}
+        options = " --no-train" if NOT_TRAINED in notes else ""
+        return f"krobust reproduce {self.study.name} --profile {self.study.profile}{options}"
 
     @property
     def pictures(self) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from keras_robust import data, training, zoo
 from keras_robust.recipes import Recipe
+from keras_robust.studies.results import NOT_TRAINED
 from keras_robust.zoo.cards import CARD, Card
 
 
@@ -51,7 +52,7 @@ class Shelf:
         directory = self.directory / f"{recipe.name}-{recipe.digest}"
         if not (directory / CARD).exists():
             if not self.train:
-                raise Missing("not trained")
+                raise Missing(NOT_TRAINED)
             training.train(recipe, directory, resume=True, verbose="auto" if self.progress else 0)
         return directory
 

@@ -119,6 +119,7 @@ def test_nothing_is_trained_or_measured_twice(write, runs, monkeypatch):
 def test_without_training_a_cell_says_so(write, tmp_path):
     results = reproduce(write(), tmp_path / "empty", train=False)
     assert {cell.note for cell in results.cells["AT"].values()} == {"not trained"}
+    assert results.command.endswith(" --no-train") and results.command in results.to_markdown()
 
 
 def test_the_files_hold_the_same_numbers(write, runs):
