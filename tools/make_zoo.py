@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = 1000  # of the headline: the same for every attack on it
 HEADLINE = ("pgd-40", "cw-40", "autoattack", "adaptive-100")
 WHOLE = ("pgd-40",)  # also on the whole test set
-OF_DETECTORS = "pgd-40"  # fit and judged on
+OF_DETECTORS = "pgd-40"  # judged on, and evaded by
 LARGE = 10_000_000  # bytes of weights
 KNOWN = 10_000  # training images that make the densities
 OF_VARIANTS = "pgd-40"  # of each further variant, by protocol
@@ -40,6 +40,9 @@ OF_VARIANTS = "pgd-40"  # of each further variant, by protocol
     "--further", "fewer", multiple=True, help="Also one such as rays:200, an attack on as many examples."
 )
 @click.option("--detector", "guards", multiple=True, help="Fit one such as er1, and keep it with the model.")
+@click.option(
+    "--fit-on", default=OF_DETECTORS, show_default=True, help="The attack that detectors learn from."
+)
 @click.option("--runs", type=click.Path(path_type=Path), default=ROOT / "runs", help="Where runs are kept.")
 def make_zoo(
     names: tuple[str, ...],
@@ -48,6 +51,7 @@ def make_zoo(
     whole: bool,
     fewer: tuple[str, ...],
     guards: tuple[str, ...],
+    fit_on: str,
     runs: Path,
 ) -> None:
     """Make the zoo entries NAMES from the recipes of the same names.
@@ -68,9 +72,10 @@ def make_zoo(
             model, name, recipe, headline, further=further, seconds=trained.training["seconds"]
         )
         variants = variants_measured(model, recipe, directory, min(EXAMPLES, size))
-        fitted = detectors_fitted(model, recipe, guards)
+        fitted = detectors_fitted(model, recipe, guards, fit_on)
         judged = {
-            name: {"results": detection_measured(model, recipe, guard)} for name, guard in fitted.items()
+            name: {"results": detection_measured(model, recipe, guard, fit_on)}
+            for name, guard in fitted.items()
         }
         card = replace(card, variants=variants, detectors=judged, license="Apache-2.0")
         kr.zoo.write(ROOT / "zoo" / name, model, card, fitted)
@@ -121,11 +126,13 @@ def variants_measured(
     return {name: measured(name, options) for name, options in model.variants.items()}
 
 
-def detectors_fitted(model: Any, recipe: kr.recipes.Recipe, names: tuple[str, ...]) -> dict[str, Detector]:
+def detectors_fitted(
+    model: Any, recipe: kr.recipes.Recipe, names: tuple[str, ...], fit_on: str
+) -> dict[str, Detector]:
     """Detectors that are fit to training images."""
     if not names:
         return {}
-    attack = kr.evaluation.attack_named(OF_DETECTORS, recipe.threat, model)
+    attack = kr.evaluation.attack_named(fit_on, recipe.threat, model)
     shown, known = some(recipe.dataset, "train", EXAMPLES, seed=1), some(recipe.dataset, "train", KNOWN)
     adversarial = attack(model, *shown)
     noisy = kr.detection.matched_noise(shown.images, adversarial, 0)
@@ -141,14 +148,16 @@ def some(dataset: str, split: str, at_most: int, seed: int = 0) -> data.Arrays:
     return data.load(dataset, split, min(at_most, size), seed)
 
 
-def detection_measured(model: Any, recipe: kr.recipes.Recipe, guard: Detector) -> dict[str, float]:
+def detection_measured(
+    model: Any, recipe: kr.recipes.Recipe, guard: Detector, fit_on: str
+) -> dict[str, float]:
     """What a card says of a detector, in percent: on test images, and on those made against it as well."""
-    attack = kr.evaluation.attack_named(OF_DETECTORS, recipe.threat, model)
-    test = some(recipe.dataset, "test", EXAMPLES)
-    found = kr.analysis.detection(model, test, {OF_DETECTORS: attack}, {"kept": guard}, adaptive=attack).found
-    named = {OF_DETECTORS: OF_DETECTORS, EVADING: f"{EVADING} {OF_DETECTORS}"}
+    names = dict.fromkeys((OF_DETECTORS, fit_on))
+    attacks = {name: kr.evaluation.attack_named(name, recipe.threat, model) for name in names}
+    test, evading = some(recipe.dataset, "test", EXAMPLES), attacks[OF_DETECTORS]
+    found = kr.analysis.detection(model, test, attacks, {"kept": guard}, adaptive=evading).found
     metrics = {
-        f"{named[row.judged_on]} {key}": value
+        f"{f'{EVADING} {OF_DETECTORS}' if row.judged_on == EVADING else row.judged_on} {key}": value
         for row in found
         for key, value in {**asdict(row.metrics), "roc_auc": 100 * row.roc_auc}.items()
     }
