@@ -52,9 +52,8 @@ class RobustGuard(keras.callbacks.Callback):
     A white-box attack alone can be passed by hiding gradients, and the last epoch can be overfitted
     (Rice et al. 2020); so every epoch is scored by the smaller of a white-box and a black-box
     accuracy on held-out images, and the best classifier so far is kept; among equals, that of the better
-    clean accuracy. Weight averages are used
-    where the optimizer keeps them. Adds `held_out_clean`, `held_out_white_box` and
-    `held_out_black_box` (shares in [0, 1]) to the logs.
+    clean accuracy. Weight averages are used where the optimizer keeps them. Adds `held_out_clean`,
+    `held_out_white_box` and `held_out_black_box` (shares in [0, 1]) to the logs.
 
     Args:
         images: `(N, ...)` float32 in [0, 1], not trained on.

@@ -114,7 +114,7 @@ class Results:
 
     @property
     def command(self) -> str:
-        """What repeats it: nothing is trained that was not."""
+        """What repeats it, without the trainings that were left out."""
         notes = {cell.note for cells in self.cells.values() for cell in cells.values()}
         options = " --no-train" if NOT_TRAINED in notes else ""
         return f"krobust reproduce {self.study.name} --profile {self.study.profile}{options}"
