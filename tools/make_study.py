@@ -26,6 +26,7 @@ def make_study(names: tuple[str, ...], profile: str, train: bool, runs: Path) ->
         results = studies.reproduce(name, profile, runs, train=train)
         console().print(results.table())
         place = ROOT / "recipes" / "studies" / name
+        shutil.rmtree(place, ignore_errors=True)
         results.write(place)
         for picture in results.pictures:
             if picture != CURVES:

@@ -29,6 +29,14 @@ KNOWN = 10_000  # training images that make the densities
 OF_VARIANTS = "pgd-40"  # of each further variant, by protocol
 
 
+def attack_and_number(text: str) -> tuple[str, int]:
+    """An attack and the number of examples it gets, written as `rays:200`."""
+    attack, _, number = text.partition(":")
+    if not number.isdigit():
+        raise click.BadParameter(f"received {text!r}; valid is an attack and a number, such as rays:200.")
+    return attack, int(number)
+
+
 @click.command()
 @click.argument("names", nargs=-1, required=True)
 @click.option("--profile", default="laptop", show_default=True)
@@ -37,7 +45,12 @@ OF_VARIANTS = "pgd-40"  # of each further variant, by protocol
 )
 @click.option("--whole/--no-whole", default=True, help=f"Also {', '.join(WHOLE)} on the whole test set.")
 @click.option(
-    "--further", "fewer", multiple=True, help="Also one such as rays:200, an attack on as many examples."
+    "--further",
+    "fewer",
+    multiple=True,
+    type=attack_and_number,
+    metavar="ATTACK:NUMBER",
+    help="Also one such as rays:200, an attack on as many examples.",
 )
 @click.option("--detector", "guards", multiple=True, help="Fit one such as er1, and keep it with the model.")
 @click.option(
@@ -49,7 +62,7 @@ def make_zoo(
     profile: str,
     attacks: tuple[str, ...],
     whole: bool,
-    fewer: tuple[str, ...],
+    fewer: tuple[tuple[str, int], ...],
     guards: tuple[str, ...],
     fit_on: str,
     runs: Path,
@@ -86,14 +99,14 @@ def make_zoo(
 
 
 def measured_further(
-    model: Any, recipe: kr.recipes.Recipe, directory: Path, whole: bool, fewer: tuple[str, ...]
+    model: Any, recipe: kr.recipes.Recipe, directory: Path, whole: bool, fewer: tuple[tuple[str, int], ...]
 ) -> list[kr.evaluation.Report]:
     """Reports beside the headline: on the whole test set, and of attacks on as many examples as is said."""
     kept = {"directory": directory / "whole", "resume": True}
     further = [kr.evaluate(model, recipe.dataset, WHOLE, **kept)] if whole else []
-    for attack, _, examples in (one.partition(":") for one in fewer):
+    for attack, examples in fewer:
         kept = {"directory": directory / f"{attack}-on-{examples}", "resume": True}
-        further.append(kr.evaluate(model, recipe.dataset, [attack], examples=int(examples), **kept))
+        further.append(kr.evaluate(model, recipe.dataset, [attack], examples=examples, **kept))
     return further
 
 

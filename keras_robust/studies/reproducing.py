@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,12 @@ def reproduce(
 
 @dataclass(frozen=True)
 class _Taking:
+    """One study being taken; `copied` names the files that lie beside its results, by what they hold."""
+
     study: Study
     shelf: Shelf
     root: Path
+    copied: dict[bytes, str] = field(default_factory=dict)
 
     def cell(self, row: str, column: str, place: Path) -> Cell:
         """A cell over all seeds; the files that its measure left go to `place`."""
@@ -83,7 +86,7 @@ class _Taking:
             except Missing as reason:
                 return Cell(paper=paper, note=str(reason))
             values.append(_read(kept / VALUE))
-            files += _copied(kept, place, f"{row}, {column}, {seed}")
+            files += self._files(kept, place, f"{row}, {column}, {seed}")
         return Cell(values, paper, files=files)
 
     def _measured(self, measurement: Measurement, seed: int) -> Path:
@@ -99,6 +102,19 @@ class _Taking:
             kept = {"value": None if math.isnan(value) else value, **stated}
             write_text(place / VALUE, json.dumps(kept, indent=1) + "\n")
         return place
+
+    def _files(self, source: Path, place: Path, name: str) -> list[str]:
+        """The files that a measure left, each beside the results once, named after the first such cell."""
+        found = []
+        for path in sorted(source.iterdir()):
+            if path.suffix in FILES:
+                content = path.read_bytes()
+                if content not in self.copied:
+                    self.copied[content] = f"{_file_name(name)}-{path.name}"
+                    place.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, place / self.copied[content])
+                found.append(self.copied[content])
+        return found
 
     def _subject(self, recipe: Recipe, seed: int, place: Path) -> Subject:
         return Subject(
@@ -116,18 +132,6 @@ class _Taking:
 def _read(path: Path) -> float:
     value = json.loads(path.read_text())["value"]
     return math.nan if value is None else value
-
-
-def _copied(source: Path, place: Path, name: str) -> list[str]:
-    """Copy the files that a measure left beside the results, under a name of their cell; their names."""
-    found = []
-    for path in sorted(source.iterdir()):
-        if path.suffix in FILES:
-            place.mkdir(parents=True, exist_ok=True)
-            target = place / f"{_file_name(name)}-{path.name}"
-            shutil.copyfile(path, target)
-            found.append(target.name)
-    return found
 
 
 def _file_name(text: str) -> str:

@@ -121,8 +121,10 @@ class Results:
 
     @property
     def pictures(self) -> list[str]:
-        """Names of the pictures that belong to it."""
-        left = [file for cells in self.cells.values() for cell in cells.values() for file in cell.files]
+        """Names of the pictures that belong to it; cells may share one."""
+        left = dict.fromkeys(
+            file for cells in self.cells.values() for cell in cells.values() for file in cell.files
+        )
         return [*([CURVES] if self.study.curves else []), *(file for file in left if file.endswith(".png"))]
 
     def to_csv(self) -> str:

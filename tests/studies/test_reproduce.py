@@ -116,6 +116,24 @@ def test_nothing_is_trained_or_measured_twice(write, runs, monkeypatch):
     assert reproduce(write(), runs).to_dict() == first.to_dict()
 
 
+def test_a_picture_that_cells_share_is_kept_once(write, runs, tmp_path, monkeypatch):
+    def draw(subject, attack):
+        subject.directory.mkdir(parents=True, exist_ok=True)
+        (subject.directory / "shared.png").write_bytes(b"the same")
+        (subject.directory / "own.png").write_text(attack)
+        return 1.0
+
+    monkeypatch.setattr("keras_robust.studies.reproducing.measures", {"accuracy": draw})
+    columns = {name: {"attack": name, "where": {"kind": "at"}} for name in ("fgsm", "pgd-2")}
+    out = tmp_path / "out"
+    (out / "trained").parent.mkdir()
+    (out / "trained").symlink_to(runs / "trained")
+    results = reproduce(write(seeds=[0], columns=columns, paper={}), out)
+    names = {"at-fgsm-0-own.png", "at-fgsm-0-shared.png", "at-pgd-2-0-own.png"}
+    assert set(results.pictures) == names and len(results.pictures) == 3
+    assert {path.name for path in (out / results.study.directory).glob("*.png")} == names
+
+
 def test_without_training_a_cell_says_so(write, tmp_path):
     results = reproduce(write(), tmp_path / "empty", train=False)
     assert {cell.note for cell in results.cells["AT"].values()} == {"not trained"}
