@@ -10,7 +10,6 @@ from pages import write_pages
 
 from keras_robust import studies
 from keras_robust.cli.output import console
-from keras_robust.studies.results import CURVES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,9 +27,8 @@ def make_study(names: tuple[str, ...], profile: str, train: bool, runs: Path) ->
         place = ROOT / "recipes" / "studies" / name
         shutil.rmtree(place, ignore_errors=True)
         results.write(place)
-        for picture in results.pictures:
-            if picture != CURVES:
-                shutil.copyfile(runs / results.study.directory / picture, place / picture)
+        for file in results.files:
+            shutil.copyfile(runs / results.study.directory / file, place / file)
     write_pages()
 
 

@@ -121,11 +121,15 @@ class Results:
 
     @property
     def pictures(self) -> list[str]:
-        """Names of the pictures that belong to it; cells may share one."""
-        left = dict.fromkeys(
-            file for cells in self.cells.values() for cell in cells.values() for file in cell.files
-        )
-        return [*([CURVES] if self.study.curves else []), *(file for file in left if file.endswith(".png"))]
+        """Names of the pictures that belong to it."""
+        left = (file for file in self.files if file.endswith(".png"))
+        return [*([CURVES] if self.study.curves else []), *left]
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files that the measures left, pictures and their data; cells may share one."""
+        cells = (cell for row in self.cells.values() for cell in row.values())
+        return list(dict.fromkeys(file for cell in cells for file in cell.files))
 
     def to_csv(self) -> str:
         """One line a cell: row, column, ours, its deviation over the seeds, the paper's, note."""
