@@ -17,8 +17,8 @@ from keras_robust.attacks.gradient import value_and_input_gradient
 from keras_robust.attacks.view import View, observe
 from keras_robust.defenses.distributed import DistributedModel, place_in_batch
 from keras_robust.defenses.rates import copied, pace
+from keras_robust.defenses.requirements import check_classifier, check_kinds
 from keras_robust.errors import require, unknown_name
-from keras_robust.models.graph import inner_layers
 from keras_robust.models.registry import plain
 from keras_robust.noise import Noise
 from keras_robust.registry import Registry
@@ -96,11 +96,7 @@ class Defense(DistributedModel):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        require(
-            isinstance(classifier, keras.Model) and classifier.built,
-            "The classifier must be a built keras.Model: give it a keras.Input, or call it once. "
-            f"Received: {classifier!r}.",
-        )
+        check_classifier(type(self).__name__, classifier, self.needs_head, self.needs_latent)
         for what, weight in {**terms, "weight_decay": weight_decay}.items():
             require(
                 isinstance(weight, Real) and math.isfinite(weight) and weight >= 0,
@@ -114,8 +110,6 @@ class Defense(DistributedModel):
             f"{type(self).__name__} needs an adversary that works inside a training step, such as "
             f"PGD(eps=0.3). Received: adversary={adversary!r}.",
         )
-        _check_head(self, classifier)
-        _check_latent(self, classifier)
         self.classifier = classifier
         self.adversary = adversary
         self.weight_decay = weight_decay
@@ -321,7 +315,7 @@ class Defense(DistributedModel):
 
     def _batch(self, data: Any, training: bool) -> Batch:
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        _check_kinds(images, labels)
+        check_kinds(images, labels)
         noise = Noise((self.seed, self.step), place_in_batch())
         self._reseed_layers(noise)
         batch = Batch(ops.cast(images, "float32"), labels, sample_weight, noise, training)
@@ -407,42 +401,6 @@ class Defense(DistributedModel):
                 value = ops.convert_to_numpy(variable)
                 variable.assign(average)
                 average.assign(value)
-
-
-def _check_head(defense: Defense, classifier: keras.Model) -> None:
-    """Refuse a classifier whose head is not the layer that the defense works with."""
-    if defense.needs_head is None:
-        return
-    head = getattr(classifier, "head", None)
-    layers = [] if head is None else inner_layers(head)
-    require(
-        len(layers) == 1 and isinstance(layers[0], defense.needs_head),
-        f"{type(defense).__name__} needs a LatentClassifier whose head is one layer, "
-        f"{defense.needs_head.__name__}: give models.build the option head. Received: {classifier!r}.",
-    )
-
-
-def _check_latent(defense: Defense, classifier: keras.Model) -> None:
-    """Refuse a classifier whose latent does not come from the layer that the defense works with."""
-    if defense.needs_latent is None:
-        return
-    encoder = getattr(classifier, "encoder", None)
-    layers = [] if encoder is None else inner_layers(encoder)
-    require(
-        any(isinstance(layer, defense.needs_latent) for layer in layers),
-        f"{type(defense).__name__} needs a LatentClassifier with a layer {defense.needs_latent.__name__} in "
-        f"its encoder: give models.build the option variational. Received: {classifier!r}.",
-    )
-
-
-def _check_kinds(images: Any, labels: Any) -> None:
-    """Refuse what a batch must not be; its values are not known while the step is traced."""
-    is_float, is_int = keras.backend.is_float_dtype, keras.backend.is_int_dtype
-    require(is_float(images.dtype), f"Images must be floating point in [0, 1]. Received: {images!r}.")
-    require(
-        labels is not None and is_int(labels.dtype) and len(labels.shape) == 1,
-        f"Labels must be integers (B,). Received: {labels!r}.",
-    )
 
 
 def _weighted_mean(values: Any, sample_weight: Any) -> Any:
