@@ -12,23 +12,29 @@ from keras_robust.models.graph import inner_layers
 LayerType = type[keras.layers.Layer]
 
 
-def check_classifier(defense: str, classifier: Any, head: LayerType | None, latent: LayerType | None) -> None:
-    """Refuse what is no built model, or lacks a layer that the defense works with.
+def check_built(classifier: Any) -> None:
+    """Refuse what is no built model."""
+    require(
+        isinstance(classifier, keras.Model) and classifier.built,
+        "The classifier must be a built keras.Model: give it a keras.Input, or call it once. "
+        f"Received: {classifier!r}.",
+    )
+
+
+def check_layers(
+    defense: str, classifier: keras.Model, head: LayerType | None, latent: LayerType | None
+) -> None:
+    """Refuse a classifier without a layer that the defense works with.
 
     Args:
         defense: its name, for the message.
-        classifier: what the user gave.
+        classifier: a built model.
         head: the one layer that its head must be; None: any head.
         latent: a layer that its encoder must have; None: any encoder.
 
     Raises:
         InputError: it is not as described.
     """
-    require(
-        isinstance(classifier, keras.Model) and classifier.built,
-        "The classifier must be a built keras.Model: give it a keras.Input, or call it once. "
-        f"Received: {classifier!r}.",
-    )
     require(
         head is None or (len(layers := _layers(classifier, "head")) == 1 and isinstance(layers[0], head)),
         f"{defense} needs a LatentClassifier whose head is one layer, {_name(head)}: give models.build the "
