@@ -169,8 +169,9 @@ def detection_measured(
     attacks = {name: kr.evaluation.attack_named(name, recipe.threat, model) for name in names}
     test, evading = some(recipe.dataset, "test", EXAMPLES), attacks[OF_DETECTORS]
     found = kr.analysis.detection(model, test, attacks, {"kept": guard}, adaptive=evading).found
+    named = {EVADING: f"{EVADING} {OF_DETECTORS}"}
     metrics = {
-        f"{f'{EVADING} {OF_DETECTORS}' if row.judged_on == EVADING else row.judged_on} {key}": value
+        f"{named.get(row.judged_on, row.judged_on)} {key}": value
         for row in found
         for key, value in {**asdict(row.metrics), "roc_auc": 100 * row.roc_auc}.items()
     }

@@ -17,7 +17,12 @@ from keras_robust.attacks.gradient import value_and_input_gradient
 from keras_robust.attacks.view import View, observe
 from keras_robust.defenses.distributed import DistributedModel, place_in_batch
 from keras_robust.defenses.rates import copied, pace
-from keras_robust.defenses.requirements import check_built, check_kinds, check_layers
+from keras_robust.defenses.requirements import (
+    check_built,
+    check_head,
+    check_kinds,
+    check_latent,
+)
 from keras_robust.errors import require, unknown_name
 from keras_robust.models.registry import plain
 from keras_robust.noise import Noise
@@ -110,7 +115,10 @@ class Defense(DistributedModel):
             f"{type(self).__name__} needs an adversary that works inside a training step, such as "
             f"PGD(eps=0.3). Received: adversary={adversary!r}.",
         )
-        check_layers(type(self).__name__, classifier, self.needs_head, self.needs_latent)
+        if self.needs_head:
+            check_head(type(self).__name__, classifier, self.needs_head)
+        if self.needs_latent:
+            check_latent(type(self).__name__, classifier, self.needs_latent)
         self.classifier = classifier
         self.adversary = adversary
         self.weight_decay = weight_decay

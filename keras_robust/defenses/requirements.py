@@ -21,29 +21,22 @@ def check_built(classifier: Any) -> None:
     )
 
 
-def check_layers(
-    defense: str, classifier: keras.Model, head: LayerType | None, latent: LayerType | None
-) -> None:
-    """Refuse a classifier without a layer that the defense works with.
-
-    Args:
-        defense: its name, for the message.
-        classifier: a built model.
-        head: the one layer that its head must be; None: any head.
-        latent: a layer that its encoder must have; None: any encoder.
-
-    Raises:
-        InputError: it is not as described.
-    """
+def check_head(defense: str, classifier: keras.Model, needed: LayerType) -> None:
+    """Refuse, in the defense's name, a classifier whose head is not the one layer needed."""
+    layers = _layers(classifier, "head")
     require(
-        head is None or (len(layers := _layers(classifier, "head")) == 1 and isinstance(layers[0], head)),
-        f"{defense} needs a LatentClassifier whose head is one layer, {_name(head)}: give models.build the "
-        f"option head. Received: {classifier!r}.",
+        len(layers) == 1 and isinstance(layers[0], needed),
+        f"{defense} needs a LatentClassifier whose head is one layer, {needed.__name__}: give models.build "
+        f"the option head. Received: {classifier!r}.",
     )
+
+
+def check_latent(defense: str, classifier: keras.Model, needed: LayerType) -> None:
+    """Refuse, in the defense's name, a classifier whose encoder has no layer of the kind needed."""
     require(
-        latent is None or any(isinstance(layer, latent) for layer in _layers(classifier, "encoder")),
-        f"{defense} needs a LatentClassifier with a layer {_name(latent)} in its encoder: give models.build "
-        f"the option variational. Received: {classifier!r}.",
+        any(isinstance(layer, needed) for layer in _layers(classifier, "encoder")),
+        f"{defense} needs a LatentClassifier with a layer {needed.__name__} in its encoder: give "
+        f"models.build the option variational. Received: {classifier!r}.",
     )
 
 
@@ -60,7 +53,3 @@ def check_kinds(images: Any, labels: Any) -> None:
 def _layers(classifier: Any, part: str) -> list[keras.layers.Layer]:
     model = getattr(classifier, part, None)
     return [] if model is None else inner_layers(model)
-
-
-def _name(layer: LayerType | None) -> str:
-    return "" if layer is None else layer.__name__

@@ -68,7 +68,9 @@ def write(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """What the tests of this module train is trained once."""
-    return tmp_path_factory.mktemp("runs")
+    runs = tmp_path_factory.mktemp("runs")
+    (runs / "trained").mkdir()
+    return runs
 
 
 def reproduce(path, runs, **options):
@@ -126,7 +128,7 @@ def test_a_picture_that_cells_share_is_kept_once(write, runs, tmp_path, monkeypa
     monkeypatch.setattr("keras_robust.studies.reproducing.measures", {"accuracy": draw})
     columns = {name: {"attack": name, "where": {"kind": "at"}} for name in ("fgsm", "pgd-2")}
     out = tmp_path / "out"
-    (out / "trained").parent.mkdir()
+    out.mkdir()
     (out / "trained").symlink_to(runs / "trained")
     results = reproduce(write(seeds=[0], columns=columns, paper={}), out)
     names = {"at-fgsm-0-own.png", "at-fgsm-0-shared.png", "at-pgd-2-0-own.png"}
