@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from keras_robust.attacks.base import Attack, attacks
 from keras_robust.attacks.objective import get_objective, to_config
 from keras_robust.attacks.pgd import PGD
 from keras_robust.attacks.sequence import Sequence
-from keras_robust.errors import require
+from keras_robust.errors import require, unknown_name
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -29,9 +30,10 @@ class Adaptive(Sequence):
         steps: of every climb, >= 1.
         step_size: of the plain climbs; None means 2.5 eps / steps.
         restarts: of every climb.
+        version: "full", which climbs every objective twice, by Auto-PGD and by PGD with steps of one size;
+            or "loss", which climbs the first alone and by PGD: a defense's own loss, as papers report it.
 
-    Every objective is climbed twice, by Auto-PGD and by PGD with steps of one size. Source: Tramèr et
-    al. 2020, "On adaptive attacks to adversarial example defenses".
+    Source: Tramèr et al. 2020, "On adaptive attacks to adversarial example defenses".
 
     >>> list(Adaptive(eps=0.3, objectives=["cross_entropy", "margin"]).stages)
     ['apgd cross_entropy', 'pgd cross_entropy', 'apgd margin', 'pgd margin']
@@ -41,13 +43,17 @@ class Adaptive(Sequence):
     steps: int = 100
     step_size: float | None = None
     restarts: int = 1
+    version: str = "full"
 
     budget: ClassVar[str | None] = "steps"
+    variant: ClassVar[str | None] = "version"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("steps", self.steps)
         require_count("restarts", self.restarts)
+        if self.version not in _VERSIONS:
+            raise unknown_name("version of the adaptive attack", self.version, _VERSIONS)
         require(
             isinstance(self.objectives, Items)
             and not isinstance(self.objectives, str)
@@ -58,12 +64,7 @@ class Adaptive(Sequence):
 
     @property
     def stages(self) -> dict[str, Attack]:
-        common = {**self.shared, "steps": self.steps, "restarts": self.restarts}
-        stages: dict[str, Attack] = {}
-        for objective in self.objectives:
-            stages[f"apgd {objective.label}"] = APGD(loss=objective, **common)
-            stages[f"pgd {objective.label}"] = PGD(loss=objective, step_size=self.step_size, **common)
-        return stages
+        return dict(_VERSIONS[self.version](self))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "objectives": [to_config(part) for part in self.objectives]}
@@ -77,3 +78,24 @@ class Adaptive(Sequence):
             "set model.adaptive.",
         )
         return {"objectives": declared}
+
+
+def _full(attack: Adaptive) -> Iterator[tuple[str, Attack]]:
+    for objective in attack.objectives:
+        yield f"apgd {objective.label}", APGD(loss=objective, **_climb(attack))
+        yield _pgd(attack, objective)
+
+
+def _loss(attack: Adaptive) -> Iterator[tuple[str, Attack]]:
+    yield _pgd(attack, attack.objectives[0])
+
+
+def _pgd(attack: Adaptive, objective: Any) -> tuple[str, Attack]:
+    return f"pgd {objective.label}", PGD(loss=objective, step_size=attack.step_size, **_climb(attack))
+
+
+def _climb(attack: Adaptive) -> dict[str, Any]:
+    return {**attack.shared, "steps": attack.steps, "restarts": attack.restarts}
+
+
+_VERSIONS: dict[str, Callable[[Adaptive], Iterator[tuple[str, Attack]]]] = {"full": _full, "loss": _loss}

@@ -154,7 +154,7 @@ class ADR(Defense):
         return {name: terms[name]() for name in self.active_terms}
 
     def adaptive_objectives(self) -> list[dict[str, Any]]:
-        """Cross-entropy; and with it the divergence and the latent distance that training held down."""
+        """Cross-entropy with the divergence and latent distance that training held down; and by itself."""
         divergence = self.terms.get("robustness", 0.0) + self.terms["smoothness"]
         local = {"name": "local_compactness", "norm": self.settings["norm"]}
         terms = [({"name": "kl"}, divergence), (local, self.terms["local"])]
@@ -163,7 +163,7 @@ class ADR(Defense):
         if not held_down:
             return [plain]
         objectives, weights = zip((plain, 1.0), *held_down, strict=True)
-        return [plain, {"name": "weighted", "objectives": list(objectives), "weights": list(weights)}]
+        return [{"name": "weighted", "objectives": list(objectives), "weights": list(weights)}, plain]
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -57,10 +57,10 @@ class MMC(Defense):
         return bool(self.terms["adversarial"])
 
     def adaptive_objectives(self) -> list[dict[str, Any]]:
-        """Cross-entropy and margin of the logits; and the loss, which finds more on MMC than they do."""
+        """The loss, which finds more on MMC than the logits do; and their cross-entropy and margin."""
         head = self.classifier.head.layers[-1]
         loss = {"name": "max_mahalanobis_center", "scale": head.scale}
-        return [{"name": "cross_entropy"}, {"name": "margin"}, loss]
+        return [loss, {"name": "cross_entropy"}, {"name": "margin"}]
 
     def loss_terms(self, batch: Batch) -> dict[str, Any]:
         head = self.classifier.head.layers[-1]

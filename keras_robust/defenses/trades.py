@@ -39,7 +39,7 @@ class TRADES(Defense):
     def adaptive_objectives(self) -> list[dict[str, Any]]:
         weights = [self.terms["clean"], self.terms["robustness"]]
         loss = {"name": "weighted", "objectives": ["cross_entropy", "kl"], "weights": weights}
-        return [{"name": "cross_entropy"}, loss]
+        return [loss, {"name": "cross_entropy"}]
 
     def loss_terms(self, batch: Batch) -> dict[str, Any]:
         clean, adversarial = self.view(batch, "clean"), self.view(batch, "adversarial")

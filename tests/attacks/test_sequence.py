@@ -87,8 +87,16 @@ def test_the_adaptive_attack_climbs_each_objective():
     assert type(attack.stages["pgd cross_entropy"]) is PGD
 
 
-def test_a_classifier_brings_its_objectives():
-    assert Adaptive.options_for(load("trades_digits"))["objectives"][1]["name"] == "weighted"
+def test_the_loss_that_was_trained_can_be_climbed_by_itself_and_by_pgd():
+    options = {"eps": 0.3, "steps": 7, "step_size": 0.1, "restarts": 2}
+    attack = Adaptive(objectives=["dlr", "margin"], version="loss", **options)
+    assert attack.stages == {"pgd dlr": PGD(loss=attack.objectives[0], **options)}
+    with pytest.raises(InputError, match="Unknown version of the adaptive attack: 'los'"):
+        Adaptive(eps=0.3, version="los")
+
+
+def test_a_classifier_brings_its_objectives_the_loss_that_was_trained_first():
+    assert Adaptive.options_for(load("trades_digits"))["objectives"][0]["name"] == "weighted"
 
 
 @pytest.mark.parametrize("objectives", [[], "cross_entropy", None, [{"name": "crossentropy"}]])
