@@ -16,7 +16,8 @@ import measuring
 
 from keras_robust import models
 
-TIMED = {"attack", "step", "adr", "mat", "atld", "precision", "libraries"}
+TIMED = {"attack", "step", "normalization", "adr", "mat", "atld", "precision", "libraries"}
+SUBJECTS = {"normalization": "wrn_16_2"}
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def test_every_section_yields_finite_values(name, tmp_path):
     path = tmp_path / "bench.json"
     options = [
         "-m",
-        "small_cnn",
+        SUBJECTS.get(name, "small_cnn"),
         "--batch",
         "4",
         "--repeats",
@@ -53,7 +54,7 @@ def test_every_section_yields_finite_values(name, tmp_path):
     result = CliRunner().invoke(bench.main, [name, *options], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     report = json.loads(path.read_text())
-    assert report["setting"]["models"] == ["small_cnn"]
+    assert report["setting"]["models"] == [SUBJECTS.get(name, "small_cnn")]
     assert report["rows"]
     for row in report["rows"]:
         assert row["section"] == name

@@ -9,7 +9,7 @@ import keras
 from keras import layers
 
 from keras_robust.errors import require
-from keras_robust.layers import CodeMean
+from keras_robust.layers import BatchNormalization, CodeMean
 from keras_robust.models.assembly import assemble, image_input, require_positive
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.models.registry import architectures
@@ -143,7 +143,7 @@ def _convolve(
         x
     )
     if normalized:
-        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=dtype)(x)
+        x = BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=dtype)(x)
     return layers.ReLU(dtype=dtype)(x)
 
 
@@ -160,6 +160,6 @@ def _code(
 def _normalized_dense(units: int, dtype: str | None) -> list[keras.layers.Layer]:
     return [
         layers.Dense(units, kernel_initializer="he_normal", dtype=dtype),
-        layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=dtype),
+        BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=dtype),
         layers.ReLU(dtype=dtype),
     ]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import keras
 
+from keras_robust.layers import BatchNormalization
+
 # N(0, 2 / (k² · output channels)); its untruncated form is what the wide and Madry's networks use.
 FAN_OUT_NORMAL = {
     "class_name": "VarianceScaling",
@@ -44,7 +46,7 @@ class ResidualUnits:
         )(x)
 
     def normalize(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        return keras.layers.BatchNormalization(momentum=0.9, epsilon=self.epsilon, dtype=self.dtype)(x)
+        return BatchNormalization(momentum=0.9, epsilon=self.epsilon, dtype=self.dtype)(x)
 
     def rectify(self, x: keras.KerasTensor) -> keras.KerasTensor:
         return keras.layers.ReLU(negative_slope=self.negative_slope, dtype=self.dtype)(x)

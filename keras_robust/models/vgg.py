@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_robust.errors import require, unknown_name
+from keras_robust.layers import BatchNormalization
 from keras_robust.models.assembly import assemble, image_input, require_positive
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.models.registry import architectures
@@ -86,5 +87,5 @@ def _convolve(x: keras.KerasTensor, channels: int, batch_norm: bool, dtype: str 
         channels, 3, padding="same", use_bias=not batch_norm, kernel_initializer="he_normal", dtype=dtype
     )(x)
     if batch_norm:
-        x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=dtype)(x)
+        x = BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=dtype)(x)
     return keras.layers.ReLU(dtype=dtype)(x)
