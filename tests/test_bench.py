@@ -16,8 +16,8 @@ import measuring
 
 from keras_robust import models
 
-TIMED = {"attack", "step", "normalization", "adr", "mat", "atld", "precision", "libraries"}
-SUBJECTS = {"normalization": "wrn_16_2"}
+TIMED = {"attack", "step", "training", "adr", "mat", "atld", "precision", "libraries"}
+SUBJECTS = {"training": "wrn_16_2"}
 
 
 @pytest.fixture(autouse=True)

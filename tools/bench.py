@@ -17,6 +17,7 @@ import bench_libraries  # noqa: F401
 import bench_looking  # noqa: F401
 import bench_memory  # noqa: F401
 import bench_steps  # noqa: F401
+import bench_training  # noqa: F401
 import click
 from measuring import DEFAULT_MODELS, MODELS, SECTIONS, Row, Setting
 from rich.table import Table

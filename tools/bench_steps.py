@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -82,35 +81,6 @@ def descent(model: Any, loss: Callable[..., Any], *tensors: Any) -> Run:
         return mean
 
     return lambda: run(*tensors).numpy()
-
-
-@section
-def normalization(setting: Setting) -> Iterator[Row]:
-    """A step of adversarial training in bfloat16 with Keras's batch normalisation over one with ours."""
-    from keras_robust import defenses
-
-    for name, model, *batch in setting.subjects():
-        if not normalized(model):
-            yield Row("normalization", name, "Keras's / ours", detail="no batch normalisation")
-            continue
-        ours, theirs = (build_model(name, "mixed_bfloat16") for _ in range(2))
-        for layer in normalized(theirs):
-            layer.call = MethodType(keras_own().call, layer)
-        pair = [defenses.AdversarialTraining(model, pgd(1)) for model in (theirs, ours)]
-        yield Row("normalization", name, "Keras's / ours", **steps_compared(*pair, *batch, setting.repeats))
-
-
-def normalized(model: Any) -> list[Any]:
-    """The model's layers of batch normalisation."""
-    from keras_robust.models.graph import inner_layers
-
-    return [layer for layer in inner_layers(model) if isinstance(layer, keras_own())]
-
-
-def keras_own() -> Any:
-    import keras
-
-    return keras.layers.BatchNormalization
 
 
 @section
