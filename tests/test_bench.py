@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 import bench
 import bench_autoattack
+import bench_training
 import measuring
 
 from keras_robust import models
 
 TIMED = {"attack", "step", "training", "adr", "mat", "atld", "precision", "libraries"}
-SUBJECTS = {"training": "wrn_16_2"}
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +40,7 @@ def test_every_section_yields_finite_values(name, tmp_path):
     path = tmp_path / "bench.json"
     options = [
         "-m",
-        SUBJECTS.get(name, "small_cnn"),
+        "small_cnn",
         "--batch",
         "4",
         "--repeats",
@@ -54,7 +55,7 @@ def test_every_section_yields_finite_values(name, tmp_path):
     result = CliRunner().invoke(bench.main, [name, *options], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     report = json.loads(path.read_text())
-    assert report["setting"]["models"] == [SUBJECTS.get(name, "small_cnn")]
+    assert report["setting"]["models"] == ["small_cnn"]
     assert report["rows"]
     for row in report["rows"]:
         assert row["section"] == name
@@ -64,6 +65,21 @@ def test_every_section_yields_finite_values(name, tmp_path):
         assert math.isfinite(row["value"]) and row["value"] >= 0
         if name in TIMED:
             assert 0 < row["low"] <= row["high"]
+
+
+def test_training_is_measured_without_each_thing_that_makes_it_fast():
+    setting = measuring.Setting(models=("wrn_16_2",), batch=2, repeats=1)
+    measures = [row.measure.split(" / ")[0] for row in bench_training.training(setting)]
+    assert measures == ["float32", "batch normalisation of Keras", "fed by the pipeline, augmented"]
+
+
+def test_unfused_is_without_the_fused_operation():
+    def operations(model):
+        graph = tf.function(model).get_concrete_function(tf.zeros((1, 32, 32, 3)), training=True).graph
+        return {operation.type for operation in graph.get_operations()}
+
+    assert "FusedBatchNormV3" not in operations(bench_training.unfused("wrn_16_2"))
+    assert "FusedBatchNormV3" in operations(measuring.build_model("wrn_16_2"))
 
 
 def test_runs_take_turns_in_alternating_order():

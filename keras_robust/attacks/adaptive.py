@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,6 +15,8 @@ from keras_robust.attacks.objective import get_objective, to_config
 from keras_robust.attacks.pgd import PGD
 from keras_robust.attacks.sequence import Sequence
 from keras_robust.errors import require, unknown_name
+
+VERSIONS = ("full", "loss")
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -31,12 +32,18 @@ class Adaptive(Sequence):
         step_size: of the plain climbs; None means 2.5 eps / steps.
         restarts: of every climb.
         version: "full", which climbs every objective twice, by Auto-PGD and by PGD with steps of one size;
-            or "loss", which climbs the first alone and by PGD: a defense's own loss, as papers report it.
+            or "loss", which climbs the first alone and by PGD: the loss that TRADES, ADR, MAT or MMC was
+            trained with, cross-entropy of other defenses.
+
+    Raises:
+        InputError: an option is not as described.
 
     Source: Tramèr et al. 2020, "On adaptive attacks to adversarial example defenses".
 
     >>> list(Adaptive(eps=0.3, objectives=["cross_entropy", "margin"]).stages)
     ['apgd cross_entropy', 'pgd cross_entropy', 'apgd margin', 'pgd margin']
+    >>> list(Adaptive(eps=0.3, objectives=["cross_entropy", "margin"], version="loss").stages)
+    ['pgd cross_entropy']
     """
 
     objectives: Items[Any] = ("cross_entropy",)
@@ -52,8 +59,8 @@ class Adaptive(Sequence):
         super().__post_init__()
         require_count("steps", self.steps)
         require_count("restarts", self.restarts)
-        if self.version not in _VERSIONS:
-            raise unknown_name("version of the adaptive attack", self.version, _VERSIONS)
+        if self.version not in VERSIONS:
+            raise unknown_name("version of the adaptive attack", self.version, VERSIONS)
         require(
             isinstance(self.objectives, Items)
             and not isinstance(self.objectives, str)
@@ -64,7 +71,13 @@ class Adaptive(Sequence):
 
     @property
     def stages(self) -> dict[str, Attack]:
-        return dict(_VERSIONS[self.version](self))
+        common = {**self.shared, "steps": self.steps, "restarts": self.restarts}
+        stages: dict[str, Attack] = {}
+        for objective in self.objectives[:1] if self.version == "loss" else self.objectives:
+            if self.version == "full":
+                stages[f"apgd {objective.label}"] = APGD(loss=objective, **common)
+            stages[f"pgd {objective.label}"] = PGD(loss=objective, step_size=self.step_size, **common)
+        return stages
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "objectives": [to_config(part) for part in self.objectives]}
@@ -78,24 +91,3 @@ class Adaptive(Sequence):
             "set model.adaptive.",
         )
         return {"objectives": declared}
-
-
-def _full(attack: Adaptive) -> Iterator[tuple[str, Attack]]:
-    for objective in attack.objectives:
-        yield f"apgd {objective.label}", APGD(loss=objective, **_climb(attack))
-        yield _pgd(attack, objective)
-
-
-def _loss(attack: Adaptive) -> Iterator[tuple[str, Attack]]:
-    yield _pgd(attack, attack.objectives[0])
-
-
-def _pgd(attack: Adaptive, objective: Any) -> tuple[str, Attack]:
-    return f"pgd {objective.label}", PGD(loss=objective, step_size=attack.step_size, **_climb(attack))
-
-
-def _climb(attack: Adaptive) -> dict[str, Any]:
-    return {**attack.shared, "steps": attack.steps, "restarts": attack.restarts}
-
-
-_VERSIONS: dict[str, Callable[[Adaptive], Iterator[tuple[str, Attack]]]] = {"full": _full, "loss": _loss}

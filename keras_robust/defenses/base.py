@@ -151,7 +151,7 @@ class Defense(DistributedModel):
     def adaptive_objectives(self) -> list[dict[str, Any]]:
         """What an attacker who knows the defense would climb: configs of objectives, to be tried in turn.
 
-        The first stands for the loss that is descended: `Adaptive(version="loss")` climbs it alone.
+        The first is the loss that is descended, or stands for it: `Adaptive(version="loss")` climbs it alone.
         From `compile` on they stay with the classifier as `classifier.adaptive`, and so in its card, as do
         `companions` and `variants`.
         """

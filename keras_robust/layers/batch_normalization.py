@@ -5,38 +5,43 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 
 @keras.saving.register_keras_serializable("keras_robust")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization` by TensorFlow's one fused operation where that can take its place.
+    """Keras's batch normalisation, as TensorFlow's one fused operation where that gives the same.
 
-    Keras makes it of some ten passes over the feature maps, in float32 whatever the policy. Weights, their
-    names and the numbers are the same (moving averages are of the biased variance, as Keras keeps them).
+    Keras makes it of some ten passes over the feature maps, in float32 whatever the policy. Arguments,
+    weights and their names are Keras's, and so are the numbers up to rounding.
 
     Fused are feature maps `(B, H, W, C)` in float16, bfloat16 or float32, normalised over their last axis.
-    All else, and what is `synchronized` between replicas, renormalised or masked, is Keras's own.
+    What is masked, renormalised or `synchronized` between replicas, and all else, is left to Keras.
 
-    Args:
-        options: those of `keras.layers.BatchNormalization`.
+    Call arguments:
+        inputs: float tensor of any rank >= 2.
+        training: True normalises by the moments of the batch and moves the averages towards them; False and
+            None normalise by the averages.
+        mask: what to leave out of the moments, or None.
+
+    Returns:
+        Tensor of the inputs' shape in the layer's compute dtype.
 
     Source: Ioffe and Szegedy, ICML 2015, "Batch normalization".
 
     Example:
         >>> import numpy as np
-        >>> BatchNormalization()(np.ones((2, 4, 4, 3), "float32")).shape
-        TensorShape([2, 4, 4, 3])
+        >>> maps = np.random.default_rng(0).normal(3.0, 2.0, (8, 4, 4, 2)).astype("float32")
+        >>> outputs = BatchNormalization()(maps, training=True)
+        >>> bool(abs(float(outputs.numpy().mean())) < 1e-4)
+        True
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if mask is not None or not self._fuses(inputs):
             return super().call(inputs, training=training, mask=mask)
         if training and self.trainable:
-            outputs, mean, variance = self._normalize(inputs, is_training=True)
-            self._follow(self.moving_mean, mean)
-            self._follow(self.moving_variance, variance * _bias(inputs))
+            outputs = self._by_moments(inputs)
         else:
             known = {"mean": self.moving_mean, "variance": self.moving_variance}
             outputs, *_ = self._normalize(inputs, is_training=False, **known)
@@ -44,14 +49,25 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _fuses(self, inputs: Any) -> bool:
         return (
-            len(inputs.shape) == 4
+            keras.backend.backend() == "tensorflow"
+            and len(inputs.shape) == 4
             and self.axis in (-1, 3)
             and keras.backend.standardize_dtype(inputs.dtype) in ("float16", "bfloat16", "float32")
             and not (self.synchronized or self.renorm)
         )
 
+    def _by_moments(self, inputs: Any) -> Any:
+        # XLA takes the variance as E[x²] - E[x]², in which a mean far from 0 would drown it.
+        shift = ops.stop_gradient(inputs[:1, :1, :1])
+        outputs, mean, variance = self._normalize(inputs - shift, is_training=True)
+        self._follow(self.moving_mean, mean + ops.sum(ops.cast(shift, "float32"), axis=(0, 1, 2)))
+        self._follow(self.moving_variance, variance * self._bias(inputs))
+        return outputs
+
     def _normalize(self, inputs: Any, is_training: bool, **known: Any) -> Any:
-        channels = (inputs.shape[-1],)
+        import tensorflow as tf
+
+        channels = self.moving_mean.shape
         return tf.compat.v1.nn.fused_batch_norm(
             inputs,
             scale=ops.cast(self.gamma, "float32") if self.scale else ops.ones(channels, "float32"),
@@ -62,11 +78,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
 
     def _follow(self, moving: keras.Variable, value: Any) -> None:
-        value = ops.cast(value, moving.dtype)
-        moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
+        moving.assign(ops.cast(moving, "float32") * self.momentum + value * (1.0 - self.momentum))
 
-
-def _bias(inputs: Any) -> Any:
-    """What the unbiased variance of a batch, which the operation gives, is multiplied with."""
-    count = ops.cast(tf.size(inputs) // inputs.shape[-1], "float32")
-    return (count - 1.0) / ops.maximum(count, 1.0)
+    def _bias(self, inputs: Any) -> Any:
+        """What the unbiased variance of a batch, which the operation gives, is multiplied with."""
+        count = ops.cast(ops.prod(ops.shape(inputs)[:-1]), "float32")
+        return (count - 1.0) / ops.maximum(count, 1.0)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from zoo_entries import CARD
 
-from keras_robust import data, zoo
+from keras_robust import data, recipes, zoo
 from keras_robust.defenses import defenses
+from keras_robust.errors import InputError
+from keras_robust.models.registry import plain
 from keras_robust.packaged import packaged
 from keras_robust.threat import NORMS
 
@@ -26,6 +28,17 @@ class TestPackaged:
             assert f" --examples {measured['examples']} --seed 0" in measured["command"]
         assert 0 <= card.results["worst_case"] <= min(card.results.values())
         assert 1 < card.results["clean"] <= 100, "percent"
+
+    def test_it_lists_the_objectives_that_its_defense_declares(self, name):
+        card = zoo.card(name)
+        recipe = recipes.load(card.training["recipe"], card.training["profile"])
+        if recipe.digest != card.training["digest"]:
+            pytest.skip("its recipe was changed since")
+        try:
+            defense = recipe.build()
+        except InputError as error:  # the data is not there
+            pytest.skip(str(error))
+        assert card.adaptive == plain(defense.adaptive_objectives())
 
     def test_size(self, name):
         entry = packaged("zoo") / name
