@@ -123,17 +123,22 @@ class Recipe:
         """The compiled defense, with freshly initialised weights that depend on the seed only."""
         import keras
 
-        from keras_robust.defenses import defenses
-
-        keras.utils.set_random_seed(self.seed)
-        name, options = _named(self.defense)
-        defense = defenses[name](
-            self.classifier(dtype=self.precision), self._adversary(), seed=self.seed, **options
-        )
+        defense = self.uncompiled()
         # Not by name: Keras would make the metric inside the first trace of a step, and trace it again.
         accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
         defense.compile(optimizer=self._optimizer(self.steps_per_epoch), metrics=[accuracy])
         return defense
+
+    def uncompiled(self) -> Defense:
+        """The same before it is compiled, which needs no data: the schedule alone depends on their number."""
+        import keras
+
+        from keras_robust.defenses import defenses
+
+        keras.utils.set_random_seed(self.seed)
+        name, options = _named(self.defense)
+        classifier = self.classifier(dtype=self.precision)
+        return defenses[name](classifier, self._adversary(), seed=self.seed, **options)
 
     def classifier(self, dtype: str = "float32") -> keras.Model:
         """The untrained classifier."""

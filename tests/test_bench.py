@@ -67,12 +67,6 @@ def test_every_section_yields_finite_values(name, tmp_path):
             assert 0 < row["low"] <= row["high"]
 
 
-def test_training_is_measured_without_each_thing_that_makes_it_fast():
-    setting = measuring.Setting(models=("wrn_16_2",), batch=2, repeats=1)
-    measures = [row.measure.split(" / ")[0] for row in bench_training.training(setting)]
-    assert measures == ["float32", "batch normalisation of Keras", "fed by the pipeline, augmented"]
-
-
 def test_unfused_is_without_the_fused_operation():
     def operations(model):
         graph = tf.function(model).get_concrete_function(tf.zeros((1, 32, 32, 3)), training=True).graph
