@@ -17,12 +17,7 @@ from keras_robust.attacks.gradient import value_and_input_gradient
 from keras_robust.attacks.view import View, observe
 from keras_robust.defenses.distributed import DistributedModel, place_in_batch
 from keras_robust.defenses.rates import copied, pace
-from keras_robust.defenses.requirements import (
-    check_built,
-    check_head,
-    check_kinds,
-    check_latent,
-)
+from keras_robust.defenses.requirements import check_built, check_head, check_kinds, check_latent
 from keras_robust.errors import require, unknown_name
 from keras_robust.models.registry import plain
 from keras_robust.noise import Noise
