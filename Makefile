@@ -3,15 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-whole lint bench clean
 
 demo: $(VENV)/ready
 	$(BIN)/krobust demo --out demo
 
 # One thread each: processes that all start a thread for every core stand in each other's way. One more than two
 # cores, because some tests wait for what they started.
-test: $(VENV)/ready
-	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+test test-whole: $(VENV)/ready
+	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile \
+		--no-loadscope-reorder $(if $(filter test-whole,$@),--whole)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

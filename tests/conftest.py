@@ -1,6 +1,7 @@
 """Tiny models, arrays and worker processes that the tests share."""
 
 import os
+import random
 from pathlib import Path
 
 import keras
@@ -17,6 +18,17 @@ TESTS = Path(__file__).parent
 # The first example of a property may trace a graph, and beside other processes any may be slow.
 settings.register_profile("keras_robust", deadline=None)
 settings.load_profile("keras_robust")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--whole", action="store_true", help="slow tests too, and every cell of every study")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("whole"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: runs with --whole"))
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +48,7 @@ def build_conv_classifier():
     """Builds an untrained `LatentClassifier` of 8x8 grey images with 5 classes, BatchNorm and Dropout."""
 
     def build():
-        keras.utils.set_random_seed(3)
+        random.seed(3)  # Keras draws the seeds from it; set_random_seed drops TensorFlow's kernels too
         encoder = keras.Sequential(
             [
                 keras.Input((8, 8, 1)),

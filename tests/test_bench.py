@@ -35,6 +35,7 @@ def broken(monkeypatch):
     monkeypatch.setattr(bench_autoattack, "threads", lambda: 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", bench.SECTIONS)
 def test_every_section_yields_finite_values(name, tmp_path):
     path = tmp_path / "bench.json"

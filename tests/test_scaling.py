@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "tools" / "scaling.md").read_text()
 PATIENCE = 300  # seconds
@@ -17,6 +19,7 @@ def block(language):
     return text
 
 
+@pytest.mark.slow
 def test_the_commands_run(tmp_path):
     command = tmp_path / "bin" / "krobust"
     command.parent.mkdir()

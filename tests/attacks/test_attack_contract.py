@@ -113,8 +113,8 @@ def test_no_radius_no_change(conv_classifier, name, norm):
 
 
 @every_attack
-def test_model_and_input_are_left_as_they_were(build_conv_classifier, name, norm):
-    model = build_conv_classifier()
+def test_model_and_input_are_left_as_they_were(conv_classifier, name, norm):
+    model = conv_classifier
     weights, outputs, images = model.get_weights(), model(IMAGES), IMAGES.copy()
     adversarial = make(name, norm)(model, images, LABELS)
     for before, after in zip(weights, model.get_weights(), strict=True):
@@ -161,6 +161,7 @@ def test_traced_once(build_conv_classifier, name, norm):
     assert trace_count(model) == traces
 
 
+@pytest.mark.slow
 @every_attack
 def test_compiled_by_xla_agrees(conv_classifier, name, norm):
     plain, xla = (

@@ -172,6 +172,7 @@ def test_float16_layers_train_with_a_scaled_loss(name):
     assert differ(half.classifier, build(name).classifier)
 
 
+@pytest.mark.slow
 @EVERY
 @pytest.mark.filterwarnings("ignore")
 def test_xla_takes_the_same_step(name):

@@ -1,5 +1,7 @@
 """What is saved is all that training needs: it goes on as if it had not stopped."""
 
+from functools import cache
+
 import keras
 import numpy as np
 import pytest
@@ -26,16 +28,14 @@ def train(defense, first, last, **options):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted():
-    """Final state of each defense after two epochs in one go."""
-    kept = {}
+def trained():
+    """Each defense after a number of epochs in one go; trained once, so leave it as it is."""
 
-    def run(defense):
-        if defense not in kept:
-            made = compiled(defense)
-            train(made, 0, 2)
-            kept[defense] = made
-        return kept[defense]
+    @cache
+    def run(defense, epochs):
+        made = compiled(defense)
+        train(made, 0, epochs)
+        return made
 
     return run
 
@@ -56,23 +56,21 @@ def assert_same_state(one, other):
 
 
 @EVERY
-def test_weights_file_continues_bit_for_bit(defense, uninterrupted, tmp_path):
+def test_weights_file_continues_bit_for_bit(defense, trained, tmp_path):
     path = tmp_path / "state.weights.h5"
-    first = compiled(defense)
-    train(first, 0, 1)
+    first = trained(defense, 1)
     first.save_weights(path)
     second = compiled(defense)
     second.load_weights(path)
     assert_same_state(first, second)
     train(second, 1, 2)
-    assert_same_state(second, uninterrupted(defense))
+    assert_same_state(second, trained(defense, 2))
 
 
 @EVERY
-def test_keras_file_continues_bit_for_bit(defense, uninterrupted, tmp_path):
+def test_keras_file_continues_bit_for_bit(defense, trained, tmp_path):
     path = tmp_path / "defense.keras"
-    first = compiled(defense)
-    train(first, 0, 1)
+    first = trained(defense, 1)
     first.save(path)
     second = keras.saving.load_model(path)
     assert type(second) is type(first)
@@ -83,7 +81,7 @@ def test_keras_file_continues_bit_for_bit(defense, uninterrupted, tmp_path):
     np.testing.assert_array_equal(second.predict(IMAGES, verbose=0), first.predict(IMAGES, verbose=0))
     history = train(second, 1, 2).history
     assert "accuracy" in history
-    assert_same_state(second, uninterrupted(defense))
+    assert_same_state(second, trained(defense, 2))
 
 
 @EVERY
@@ -100,7 +98,7 @@ class Stop(Exception):
 
 
 @EVERY
-def test_backup_and_restore_resumes(defense, uninterrupted, tmp_path):
+def test_backup_and_restore_resumes(defense, trained, tmp_path):
     def stop(epoch, logs=None):
         if epoch == 1:
             raise Stop
@@ -112,4 +110,4 @@ def test_backup_and_restore_resumes(defense, uninterrupted, tmp_path):
     second = compiled(defense)
     history = train(second, 0, 2, callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")])
     assert history.epoch == [1]
-    assert_same_state(second, uninterrupted(defense))
+    assert_same_state(second, trained(defense, 2))

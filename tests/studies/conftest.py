@@ -1,6 +1,9 @@
 """What one study trains serves the others of a file."""
 
+from functools import partial
+
 import pytest
+from whole_study import check_whole
 
 from keras_robust.recipes import Recipe
 
@@ -18,3 +21,11 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Recipe, "build", eager)
         yield tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def check(runs, monkeypatch, pytestconfig):
+    """Runs a study by its name and checks what came out."""
+    return partial(
+        check_whole, runs=runs, monkeypatch=monkeypatch, every_cell=pytestconfig.getoption("whole")
+    )
