@@ -4,6 +4,7 @@ import random
 
 import keras
 import numpy as np
+import pytest
 from keras import layers, ops
 
 from keras_robust.attacks import PGD
@@ -22,6 +23,20 @@ def batch(examples=8, seed=0):
     images = rng.uniform(size=(examples, *SHAPE)).astype("float32")
     return images, rng.integers(0, CLASSES, examples)
 
+
+def of_each_kind(whole=False):
+    """Names of all defenses; unless the whole is tested, of the first with these players and moves."""
+    kinds = {name: (cls.players, cls.moves, bool(cls.coupled_terms)) for name, cls in defenses.items()}
+    first = {kind: name for name, kind in sorted(kinds.items(), reverse=True)}
+    return list(defenses) if whole else sorted(first.values())
+
+
+def every(name):
+    """As a parameter of a test that takes its time."""
+    return pytest.param(name, marks=[] if name in of_each_kind() else pytest.mark.slow)
+
+
+EVERY_IF_WHOLE = [every(name) for name in defenses]
 
 # Noise of layers is each replica's own, and another under XLA.
 QUIET = {"rse": {"first": 0.0, "inner": 0.0}}

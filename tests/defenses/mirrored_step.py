@@ -1,9 +1,10 @@
-"""Train every defense on one device and on two logical ones; prints what came out as JSON.
+"""Train the defenses that are named on one device and on two logical ones; prints what came out as JSON.
 
 A script, because logical devices are set before TensorFlow starts, and a process takes one strategy.
 """
 
 import json
+import sys
 
 import keras
 import numpy as np
@@ -85,14 +86,15 @@ def slices():
 
 
 if __name__ == "__main__":
-    made = {name: name for name in defenses} | {"duel": Duel}
+    names = sys.argv[1:]
+    made = {name: name for name in names} | {"duel": Duel}
     report = {
         name: {"one": run(defense, tf.distribute.get_strategy()), "two": run(defense, STRATEGY)}
         for name, defense in made.items()
     }
     coupled = {
         name: [coupled_step(name, strategy) for strategy in (tf.distribute.get_strategy(), STRATEGY)]
-        for name in defenses
+        for name in names
         if defenses[name].coupled_terms
     }
     tested = [evaluated("trades", strategy) for strategy in (tf.distribute.get_strategy(), STRATEGY)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from defense_building import batch
+from defense_building import EVERY_IF_WHOLE, batch, every, of_each_kind
 
 from keras_robust.defenses import defenses
 
@@ -16,11 +16,11 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def report():
+def report(pytestconfig):
     paths = [str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
-        [sys.executable, str(HERE / "mirrored_step.py")],
+        [sys.executable, str(HERE / "mirrored_step.py"), *of_each_kind(pytestconfig.getoption("whole"))],
         env=environment,
         capture_output=True,
         text=True,
@@ -40,7 +40,7 @@ def test_a_replica_sees_its_slice_of_the_global_batch(report):
             np.testing.assert_allclose(part, images[first : first + 4])
 
 
-@pytest.mark.parametrize("name", [*defenses, "duel"])
+@pytest.mark.parametrize("name", [*EVERY_IF_WHOLE, "duel"])
 def test_two_devices_take_the_step_of_one(report, name):
     one, two = report["defenses"][name]["one"], report["defenses"][name]["two"]
     for left, right in zip(one["start"], two["start"], strict=True):
@@ -57,7 +57,7 @@ def test_two_devices_take_the_step_of_one(report, name):
         np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("name", [name for name in defenses if defenses[name].coupled_terms])
+@pytest.mark.parametrize("name", [every(name) for name in defenses if defenses[name].coupled_terms])
 def test_coupled_terms_are_of_each_replicas_own_part(report, name):
     """Two devices with the same images each take the step that one device takes with them."""
     for one, two in zip(*report["coupled"][name], strict=True):

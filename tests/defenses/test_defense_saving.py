@@ -5,11 +5,12 @@ from functools import cache
 import keras
 import numpy as np
 import pytest
-from defense_building import Duel, batch, build
+from defense_building import EVERY_IF_WHOLE, Duel, batch, build
 
 from keras_robust.defenses import defenses
 
 EVERY = pytest.mark.parametrize("defense", [*defenses, Duel])
+IF_WHOLE = pytest.mark.parametrize("defense", [*EVERY_IF_WHOLE, Duel])
 IMAGES, LABELS = batch(12)
 
 
@@ -55,7 +56,7 @@ def assert_same_state(one, other):
             np.testing.assert_array_equal(left, right, err_msg=f"{player}: {left.path}")
 
 
-@EVERY
+@IF_WHOLE
 def test_weights_file_continues_bit_for_bit(defense, trained, tmp_path):
     path = tmp_path / "state.weights.h5"
     first = trained(defense, 1)
@@ -97,7 +98,7 @@ class Stop(Exception):
     pass
 
 
-@EVERY
+@IF_WHOLE
 def test_backup_and_restore_resumes(defense, trained, tmp_path):
     def stop(epoch, logs=None):
         if epoch == 1:

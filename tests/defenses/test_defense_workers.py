@@ -6,21 +6,23 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import worker_steps
+from defense_building import EVERY_IF_WHOLE, of_each_kind
 from worker_processes import endings
 
 from keras_robust.defenses import distributed
 
 
 @pytest.fixture(scope="module")
-def trained(start, tmp_path_factory):
-    """What each of two workers made of every defense."""
+def trained(start, tmp_path_factory, pytestconfig):
+    """What each of two workers made of the defenses."""
+    names = [*of_each_kind(pytestconfig.getoption("whole")), *worker_steps.FURTHER]
     paths = [tmp_path_factory.mktemp("trained") / "result.json" for _ in range(2)]
-    codes, outputs = endings(start(*[(worker_steps.train_all, path) for path in paths]))
+    codes, outputs = endings(start(*[(worker_steps.train_all, path, names) for path in paths]))
     assert codes == (0, 0), outputs
     return [json.loads(path.read_text()) for path in paths]
 
 
-@pytest.mark.parametrize("name", worker_steps.MADE)
+@pytest.mark.parametrize("name", [*EVERY_IF_WHOLE, *worker_steps.FURTHER])
 def test_two_workers_take_the_steps_of_one_process(trained, name):
     first, second = (results[name] for results in trained)
     one = worker_steps.train(worker_steps.MADE[name], tf.distribute.get_strategy())

@@ -32,11 +32,11 @@ def normalized():
     return AdversarialTraining(LatentClassifier(keras.Sequential(inputs), head), ADVERSARY)
 
 
-MADE = {
-    **{name: partial(toy, name) for name in defenses},
+FURTHER = {
     "two players": partial(toy, Duel),
     "synchronised batch normalisation": normalized,
 }
+MADE = {**{name: partial(toy, name) for name in defenses}, **FURTHER}
 
 
 def train(make, strategy):
@@ -59,9 +59,9 @@ def train(make, strategy):
     }
 
 
-def train_all(path):
-    """Train every defense under the strategy of several workers; the results go to a file."""
+def train_all(path, names):
+    """Train the defenses of these names under the strategy of several workers; the results go to a file."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
     strategy = workers.strategy("multiworker")
-    done = {name: train(make, strategy) for name, make in MADE.items()}
+    done = {name: train(MADE[name], strategy) for name in names}
     path.write_text(json.dumps(done))
