@@ -52,13 +52,22 @@ def test_every_recipe_says_what_it_is_and_where_it_comes_from(name):
     assert recipes.describe(name) == recipe.description
 
 
+@pytest.fixture(scope="module")
+def firsts():
+    """The first recipe with data of each defense and architecture."""
+    return {}
+
+
 @pytest.mark.parametrize("name", recipes.names())
-def test_every_smoke_profile_builds_and_takes_a_step(name):
+def test_every_smoke_profile_builds_and_takes_a_step(name, firsts, pytestconfig):
     recipe = recipes.load(name, "smoke")
     try:
         train, test = recipe.data()
     except InputError as error:
         pytest.skip(str(error))
+    kind = recipe.defense["name"], recipe.architecture["name"]
+    if firsts.setdefault(kind, name) != name and not pytestconfig.getoption("whole"):
+        pytest.skip(f"slow: runs with --whole, and like {firsts[kind]}")
     defense = recipe.build()
     defense.run_eagerly = True  # one step is sooner taken than traced
     before = defense.classifier.get_weights()

@@ -207,6 +207,7 @@ def test_the_uninterrupted_run_is_worth_comparing_with(uninterrupted):
     assert int(arrays(uninterrupted / "checkpoint.weights.h5")["vars/0"]) == 4 * STEPS
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_the_same(command, uninterrupted, tmp_path):
     directory = tmp_path / "run"
     done = run_script("killed_run.py", STEPS + 2, *command, "--out", directory)
@@ -233,6 +234,7 @@ def test_an_interrupted_run_saves_and_ends_the_same(
     assert_ends_like(uninterrupted, directory, command, torn_epoch)
 
 
+@pytest.mark.slow
 def test_a_mirrored_run_takes_the_steps_of_one_device(tmp_path):
     done = run_script("mirrored_run.py", tmp_path / "run")
     assert done.returncode == 0, done.stderr

@@ -45,6 +45,7 @@ def taken(checkpoint):
         return int(file["vars/0"][()])
 
 
+@pytest.mark.slow
 def test_a_run_survives_a_lost_worker_and_a_chief_that_is_killed_while_it_writes(start, tmp_path):
     directory = tmp_path / "run"
     begin, go_on = command(directory), command(directory, "--resume")
@@ -121,6 +122,7 @@ def test_a_backup_of_keras_is_written_once_and_restored_by_all(start, tmp_path):
 EVALUATION = ("--attack", "pgd-3", "--attack", "square-20", "--examples", 150, "--batch", 32)
 
 
+@pytest.mark.slow
 def test_workers_evaluate_what_one_process_evaluates_though_one_was_lost(start, tmp_path):
     given = ["evaluate", "at_digits", *EVALUATION, "--strategy", "multiworker", "--out", tmp_path]
     given += ["--lost-timeout", LOST_TIMEOUT]

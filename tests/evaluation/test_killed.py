@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 from click.testing import CliRunner
 
 from keras_robust.cli import main
@@ -30,6 +31,7 @@ def lines(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on_and_ends_the_same(tmp_path):
     killed, ledger = tmp_path / "killed", tmp_path / "killed" / LEDGER
     program = [sys.executable, "-c", "from keras_robust.cli import main; main()"]
