@@ -38,9 +38,9 @@ class RepeatedAttack(Attack):
         raise NotImplementedError
 
     def _attempts(
-        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any
+        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, noise: Noise
     ) -> Iterator[Any]:
-        """The targets `(B,)` of each attempt on a batch (None: untargeted)."""
+        """The targets `(B,)` of each attempt on a batch (None: untargeted), drawn from `noise`."""
         for _ in range(self.restarts):
             yield targets
 
@@ -53,10 +53,11 @@ class RepeatedAttack(Attack):
     ) -> np.ndarray:
         adversarial = images.copy()
         standing = np.arange(len(images))
-        attempts = list(self._attempts(model, images, labels, targets))
+        noise = Noise(key)
+        attempts = list(self._attempts(model, images, labels, targets, noise))
         for number, wanted in enumerate(attempts):
             goal = (labels[standing], None if wanted is None else wanted[standing])
-            found = self._attempt(model, images[standing], *goal, Noise(key).fold(number))
+            found = self._attempt(model, images[standing], *goal, noise.fold(number))
             adversarial[standing] = found
             if number + 1 < len(attempts):
                 standing = standing[~self._fooled(model, found, *goal)]
@@ -80,7 +81,7 @@ class LikeliestTargets(RepeatedAttack):
         require_count("classes", self.classes)
 
     def _attempts(
-        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any
+        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, noise: Noise
     ) -> Iterator[Any]:
         for wanted in likeliest(model, images, self.classes, self.jit_compile):
             for _ in range(self.restarts):

@@ -14,11 +14,12 @@ import keras
 import numpy as np
 
 from keras_robust import losses
-from keras_robust.attacks.objective import Objective, get_objective, objectives, to_config
+from keras_robust.attacks.objective import Objective, clean_view, get_objective, objectives, to_config
 from keras_robust.attacks.view import Goal, View
-from keras_robust.errors import is_finite, require
+from keras_robust.directions import unit
+from keras_robust.errors import require
 from keras_robust.layers import max_mahalanobis_centers
-from keras_robust.losses.cosine import unit
+from keras_robust.layers.centers import check_scale
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -34,8 +35,7 @@ class CosineDistance(Objective):
     targetable = False
 
     def __call__(self, view: View, goal: Goal) -> Any:
-        assert goal.clean is not None  # `aim` fills it in
-        return losses.cosine_distance(_features(goal.clean), _features(view))
+        return losses.cosine_distance(_features(clean_view(goal)), _features(view))
 
 
 @keras.saving.register_keras_serializable("keras_robust.attacks")
@@ -77,7 +77,7 @@ class MaxMahalanobisCenter(Objective):
     scale: float = 10.0
 
     def __post_init__(self) -> None:
-        _check_scale(self.scale)
+        check_scale(self.scale)
 
     def __call__(self, view: View, goal: Goal) -> Any:
         centers = self.scale * _centers(view)
@@ -107,7 +107,7 @@ class OnCosines(Objective):
     scale: float = 10.0
 
     def __post_init__(self) -> None:
-        _check_scale(self.scale)
+        check_scale(self.scale)
         object.__setattr__(self, "objective", get_objective(self.objective))
 
     @property
@@ -145,7 +145,3 @@ def _features(view: View) -> Any:
 
 def _centers(view: View) -> np.ndarray:
     return max_mahalanobis_centers(view.logits.shape[-1], _features(view).shape[-1])
-
-
-def _check_scale(scale: float) -> None:
-    require(is_finite(scale) and scale > 0, f"scale must be a finite number > 0. Received: {scale!r}.")

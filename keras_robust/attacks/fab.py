@@ -65,7 +65,7 @@ class FAB(MinimumNorm, RepeatedAttack):  # in this order eps is without limit by
 
     def _search(self, model: keras.Model, images: np.ndarray, labels: np.ndarray, noise: Noise) -> Nearest:
         nearest = none_yet(images)
-        for number, targets in enumerate(self._attempts(model, images, labels, None)):
+        for number, targets in enumerate(self._attempts(model, images, labels, None, noise)):
             rows = np.flatnonzero(self._seeks(nearest.distance))
             if not rows.size:
                 break

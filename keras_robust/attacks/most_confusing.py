@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_robust import losses
-from keras_robust.attacks.objective import Objective, objectives
+from keras_robust.attacks.objective import Objective, clean_view, objectives
 from keras_robust.attacks.view import Goal, View
 
 
@@ -26,7 +26,6 @@ class MostConfusing(Objective):
     targetable = False
 
     def __call__(self, view: View, goal: Goal) -> Any:
-        assert goal.clean is not None  # `aim` fills it in
         own = ops.one_hot(goal.labels, view.logits.shape[-1], dtype="bool")
-        target = ops.argmax(ops.where(own, float("-inf"), goal.clean.logits), axis=-1)
+        target = ops.argmax(ops.where(own, float("-inf"), clean_view(goal).logits), axis=-1)
         return -losses.cross_entropy(target, view.logits)

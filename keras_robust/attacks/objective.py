@@ -24,13 +24,11 @@ class Objective:
     """Base: subclass it, give `__call__`, and register it under a name.
 
     `needs_clean` asks for the view of the clean images in `goal.clean`; an objective that ignores
-    the labels and has no targeted form says so with `targetable = False`, and one whose value of an
-    example depends on the others of its batch with `coupled = True`.
+    the labels and has no targeted form says so with `targetable = False`.
     """
 
     needs_clean = False
     targetable = True
-    coupled = False
 
     def __call__(self, view: View, goal: Goal) -> Any:
         raise NotImplementedError
@@ -100,7 +98,7 @@ class KL(Objective):
     targetable = False
 
     def __call__(self, view: View, goal: Goal) -> Any:
-        return losses.kl_divergence(_clean(goal).logits, view.logits)
+        return losses.kl_divergence(clean_view(goal).logits, view.logits)
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -113,7 +111,7 @@ class ReverseKL(Objective):
     targetable = False
 
     def __call__(self, view: View, goal: Goal) -> Any:
-        return losses.kl_divergence(view.logits, _clean(goal).logits)
+        return losses.kl_divergence(view.logits, clean_view(goal).logits)
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -140,7 +138,7 @@ class LatentDistance(Objective):
             "The objective 'local_compactness' climbs in the latent of a LatentClassifier; see "
             "keras_robust.models.split.",
         )
-        return losses.local_compactness(_clean(goal).latent, view.latent, self.norm)
+        return losses.local_compactness(clean_view(goal).latent, view.latent, self.norm)
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -173,10 +171,6 @@ class Weighted(Objective):
     @property
     def targetable(self) -> bool:  # type: ignore[override]
         return all(objective.targetable for objective in self.objectives)
-
-    @property
-    def coupled(self) -> bool:  # type: ignore[override]
-        return any(objective.coupled for objective in self.objectives)
 
     @property
     def label(self) -> str:
@@ -267,6 +261,7 @@ def check_targetable(objective: Objective) -> None:
     )
 
 
-def _clean(goal: Goal) -> View:
-    assert goal.clean is not None  # `aim` fills it in for every objective with needs_clean
+def clean_view(goal: Goal) -> View:
+    """The view of the clean images, in an objective with `needs_clean`."""
+    assert goal.clean is not None  # `aim` fills it in
     return goal.clean

@@ -251,7 +251,7 @@ class MultiTargeted(_OwnTargets):
     """
 
     def _attempts(
-        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any
+        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, noise: Noise
     ) -> Iterator[Any]:
         num_classes = model.output_shape[-1]
         for _ in range(self.restarts):
@@ -270,10 +270,9 @@ class RandomTargeted(_OwnTargets):
     """
 
     def _attempts(
-        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any
+        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, noise: Noise
     ) -> Iterator[Any]:
         num_classes = model.output_shape[-1]
-        draw = np.random.default_rng(0)
         for _ in range(self.restarts):
-            shifts = draw.integers(1, num_classes, len(labels))
-            yield ((labels + shifts) % num_classes).astype(labels.dtype)
+            shifts = 1 + np.floor((num_classes - 1) * noise.uniform(labels.shape)).astype(labels.dtype)
+            yield (labels + shifts) % num_classes

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_robust import losses
-from keras_robust.attacks.objective import Objective, objectives
+from keras_robust.attacks.objective import Objective, clean_view, objectives
 from keras_robust.attacks.view import Goal, View
 from keras_robust.losses.transport import check_transport
 
@@ -37,11 +37,9 @@ class Transport(Objective):
 
     needs_clean = True
     targetable = False
-    coupled = True
 
     def __post_init__(self) -> None:
         check_transport(self.regularization, self.iterations, self.tolerance)
 
     def __call__(self, view: View, goal: Goal) -> Any:
-        assert goal.clean is not None  # `aim` fills it in
-        return losses.transport_cost(goal.clean.logits, view.logits, **self.get_config())
+        return losses.transport_cost(clean_view(goal).logits, view.logits, **self.get_config())

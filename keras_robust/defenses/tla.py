@@ -8,9 +8,9 @@ import keras
 from keras import ops
 
 from keras_robust.defenses.base import Batch, Defense, defenses
+from keras_robust.directions import length
 from keras_robust.errors import require
 from keras_robust.losses import cross_entropy, partners, triplet
-from keras_robust.losses.cosine import length
 from keras_robust.losses.feature_norm import flat_features
 from keras_robust.losses.triplet import check_margin
 

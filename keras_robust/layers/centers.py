@@ -9,10 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_robust.directions import unit
 from keras_robust.errors import InputError, is_finite, require
 
 _SHARPNESSES = (8.0, 32.0, 128.0, 512.0)  # of the smooth maximum that the search lowers, in turn
-_TINY = 1e-12  # inside roots, so that features of length zero have a gradient
 
 
 def max_mahalanobis_centers(num_classes: int, dim: int, scale: float = 1.0) -> np.ndarray:
@@ -33,19 +33,20 @@ def max_mahalanobis_centers(num_classes: int, dim: int, scale: float = 1.0) -> n
     Raises:
         InputError: an argument is not as described.
 
-    Source: Pang et al., ICLR 2020 (MMC), algorithm 1, and its code for `dim < num_classes - 1`.
+    Source: Pang et al., ICLR 2020 (MMC), algorithm 1. For `dim < num_classes - 1` its code lowers the largest
+    cosine too; here L-BFGS on a smooth maximum does.
 
     >>> centers = max_mahalanobis_centers(3, 2)
     >>> (centers @ centers.T).round(6).tolist()
     [[1.0, -0.5, -0.5], [-0.5, 1.0, -0.5], [-0.5, -0.5, 1.0]]
     """
-    _check_num_classes(num_classes)
+    check_num_classes(num_classes)
     least = 1 if num_classes == 2 else 2
     require(
         isinstance(dim, int) and dim >= least,
         f"dim must be an integer >= {least} for {num_classes} centres. Received: dim={dim!r}.",
     )
-    _check_scale(scale)
+    check_scale(scale)
     if dim < num_classes - 1:
         return scale * _spread(num_classes, dim)
     return scale * np.pad(_simplex(num_classes), [(0, 0), (0, dim - num_classes + 1)])
@@ -113,8 +114,8 @@ class Centers(keras.layers.Layer):
 
     def __init__(self, num_classes: int, scale: float, dtype: Any = "float32", **options: Any) -> None:
         super().__init__(dtype=dtype, **options)
-        _check_num_classes(num_classes)
-        _check_scale(scale)
+        check_num_classes(num_classes)
+        check_scale(scale)
         self.num_classes = num_classes
         self.scale = scale
 
@@ -173,8 +174,7 @@ class CosineCenters(Centers):
 
     def call(self, features: Any) -> Any:
         if self.normalize:
-            squares = ops.sum(ops.square(features), axis=-1, keepdims=True)
-            features = features * ops.rsqrt(squares + _TINY)
+            features = ops.cast(unit(features), features.dtype)
         return self.scale * ops.matmul(features, ops.transpose(self.centers))
 
     def get_config(self) -> dict[str, Any]:
@@ -210,12 +210,14 @@ class DistanceCenters(Centers):
         return 2 * dots - squares - self.scale**2
 
 
-def _check_num_classes(num_classes: int) -> None:
+def check_num_classes(num_classes: int) -> None:
+    """Refuse what is no number of centres."""
     require(
         isinstance(num_classes, int) and num_classes >= 2,
         f"num_classes must be an integer >= 2. Received: num_classes={num_classes!r}.",
     )
 
 
-def _check_scale(scale: float) -> None:
+def check_scale(scale: float) -> None:
+    """Refuse what is no length of centres."""
     require(is_finite(scale) and scale > 0, f"scale must be a finite number > 0. Received: scale={scale!r}.")

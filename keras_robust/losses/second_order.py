@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_robust.directions import length, unit
 from keras_robust.losses.centers import CenterLoss, center_of
-from keras_robust.losses.cosine import length, unit
 
 
 def second_order(labels: Any, features: Any, centers: Any) -> Any:
@@ -16,7 +16,8 @@ def second_order(labels: Any, features: Any, centers: Any) -> Any:
 
     It is sin(theta) / ‖features‖, theta being the angle between the features and the centre of the label:
     long features make it small too, and nothing in FTC or BIBO, which see angles only, holds them short.
-    Where theta is zero it is zero (within 1e-6 / ‖features‖), and so is its gradient.
+    Where theta is zero it is zero (within 1e-6 / ‖features‖), and so is its gradient; features of length zero
+    count as of length 1e-6.
 
     Args:
         labels: `(B,)` integers.

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_robust.directions import unit
 from keras_robust.errors import is_finite, require
-from keras_robust.losses.cosine import cosine_distance, unit
+from keras_robust.losses.cosine import cosine_distance
 from keras_robust.losses.feature_norm import flat_features
 
 

@@ -125,5 +125,5 @@ def test_targets_are_the_likeliest_other_classes(linear):
     model = linear(weights, (2, 2, 1))
     images = np.full((2, 2, 2, 1), 0.5, "float32")
     attack = APGDTargeted(eps=0.1, classes=2)
-    targets = list(attack._attempts(model, images, np.array([3, 3], "int32"), None))
+    targets = list(attack._attempts(model, images, np.array([3, 3], "int32"), None, Noise((0, 0))))
     assert [wanted.tolist() for wanted in targets] == [[2, 2], [1, 1]]

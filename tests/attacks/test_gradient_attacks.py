@@ -268,8 +268,11 @@ def test_multi_targeted_finds_what_the_untargeted_climb_misses(linear):
 def test_random_targets_are_other_classes_and_many_of_them():
     model = keras.Sequential([keras.Input((1, 1, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
     labels = np.arange(200) % 10
-    first, second = RandomTargeted(eps=0.1, restarts=2)._attempts(model, None, labels, None)
+    attack = RandomTargeted(eps=0.1, restarts=2)
+    first, second = attack._attempts(model, None, labels, None, Noise((0, 0)))
     assert (first != labels).all() and (second != labels).all() and (first != second).any()
+    for key in ((1, 0), (0, 1)):
+        assert (first != next(attack._attempts(model, None, labels, None, Noise(key)))).any(), "drawn anew"
     assert set(first) == set(range(10)) and first.dtype == labels.dtype
 
 

@@ -35,8 +35,8 @@ def mat(weights, adversarial, alpha, beta):
     return to_center + alpha * steepness + beta * (1 - cosine(clean, moved))
 
 
-def mmc(weights, adversarial, clean_weight, adversarial_weight):
-    centers = tf.gather(CENTERS, LABELS)
+def mmc(weights, adversarial, clean_weight, adversarial_weight, length=1.0):
+    centers = length * tf.gather(CENTERS, LABELS)
     near, moved = (features(weights, x) - centers for x in (IMAGES, adversarial))
     terms = [tf.reduce_sum(away**2, axis=1) / 2 for away in (near, moved)]
     return clean_weight * terms[0] + adversarial_weight * terms[1]
@@ -114,11 +114,14 @@ def test_another_head_is_refused(cls, head):
     cls(classifier(head=head), ADVERSARY)
 
 
-def test_mmc_declares_the_length_of_its_centers():
-    network = classifier()
+def test_mmc_trains_and_declares_the_length_of_its_centers():
+    network = classifier(head=DistanceCenters)
     head = keras.Sequential([keras.Input((6,)), DistanceCenters(CLASSES, scale=4.0)])
-    defense = MMC(type(network)(network.encoder, head), ADVERSARY)
+    defense = MMC(type(network)(network.encoder, head), clean_weight=1.0, adversarial_weight=0.0)
     assert {"name": "max_mahalanobis_center", "scale": 4.0} in defense.adaptive_objectives()
+    values = defense.loss_terms(defense._batch((IMAGES, LABELS), training=True))["clean"]
+    expected = mmc(defense.classifier.get_weights(), IMAGES, 1.0, 0.0, length=4.0)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
 
 
 def test_predictions_follow_the_largest_cosine():

@@ -115,6 +115,15 @@ def test_features_of_length_zero_have_logits_of_zero():
     np.testing.assert_array_equal(LAYERS["normalized"]()(np.zeros((2, 6), "float32")), np.zeros((2, 5)))
 
 
+@pytest.mark.parametrize("length", [0.0, 300.0])
+def test_half_precision_takes_features_of_any_length(length):
+    """Their squares would be out of its range."""
+    features = np.full((2, 6), length, "float32")
+    head = CosineCenters(5, scale=3.0, normalize=True, dtype="float16")
+    cosines = np.sign(features) / np.sqrt(6) @ max_mahalanobis_centers(5, 6).T
+    np.testing.assert_allclose(head(features), 3 * cosines, atol=5e-3)
+
+
 @every_layer
 def test_centers_never_train(make):
     model = keras.Sequential([keras.Input((6,)), layers.Dense(6), make()])

@@ -196,3 +196,13 @@ def test_wrong_options_are_refused(make):
         make(1)
     with pytest.raises(InputError, match="scale must be"):
         losses.MaxMahalanobisCenter(3, scale=0)
+
+
+@pytest.mark.parametrize("make", [losses.FeatureToCenter, losses.SecondOrder, losses.MaxMahalanobisCenter])
+def test_what_is_not_labels_and_features_is_refused(make):
+    loss = make(CLASSES)
+    for count in (1, 3):
+        with pytest.raises(InputError, match=rf"Labels must be integers \(B,\).*\({count}, 4\)"):
+            loss(np.eye(CLASSES, dtype="float32")[LABELS[:count]], FEATURES[:count])
+    with pytest.raises(InputError, match=r"Features must be \(B, d\).*\(12, 2, 3\)"):
+        loss(LABELS, FEATURES.reshape(12, 2, 3))
