@@ -168,14 +168,12 @@ class Recipe:
 
         Args:
             directory: where `best.weights.h5`, `history.csv` and `checkpoint.weights.h5` go; by default
-                the guard writes into a temporary directory.
+                nowhere, and the classifier ends with the weights that the guard kept.
             best: the guard's score so far, when a run is resumed: smallest accuracy, clean accuracy.
         """
-        import tempfile
-
         from keras_robust.defenses.callbacks import Checkpoint, EpochLog, RobustGuard, Stopwatch
 
-        where = Path(directory or tempfile.mkdtemp(prefix="keras_robust_"))
+        where = None if directory is None else Path(directory)
         held_out = self._splits[1].as_float()
         guard = RobustGuard(
             *held_out,
@@ -183,10 +181,10 @@ class Recipe:
             black_box=self._guard_attack("black_box"),
             every=self.guard.get("every", 1),
             epochs=self.epochs,
-            path=where / "best.weights.h5",
+            path=where and where / "best.weights.h5",
             best=best,
         )
-        if directory is None:
+        if where is None:
             return [guard]
         log, checkpoint = EpochLog(where / "history.csv"), Checkpoint(where / "checkpoint.weights.h5")
         return [guard, Stopwatch(), log, checkpoint]

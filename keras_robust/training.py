@@ -68,8 +68,14 @@ def train(
     workers.on_chief(lambda: _claim(recipe, directory, resume))
     workers.share(directory)
     workers.together(lambda: _claim(recipe, directory, resume=True))
-    with chosen.scope():
-        defense = recipe.build()
+    try:
+        with chosen.scope():
+            defense = recipe.build()
+        recipe.steps_per_epoch  # noqa: B018 (loads the data)
+    except InputError:
+        if workers.is_chief:
+            _disclaim(directory)
+        raise
     _fit(defense, recipe, directory, workers, _shown(verbose))
     classifier = _kept(defense, recipe, directory)
     workers.on_chief(lambda: _write_entry(classifier, recipe, directory))
@@ -177,6 +183,12 @@ def _claim(recipe: Recipe, directory: Path, resume: bool) -> None:
     differing = sorted(key for key in wanted if begun.get(key) != wanted[key])
     changes = "; ".join(f"{key}: {begun.get(key)!r}, now {wanted[key]!r}" for key in differing)
     require(not differing, f"The run in {directory} was begun with another recipe: {changes}.")
+
+
+def _disclaim(directory: Path) -> None:
+    """Leave the directory to another recipe if nothing was trained in it."""
+    if not (directory / CHECKPOINT).exists() and not (directory / HISTORY).exists():
+        (directory / RECIPE).unlink(missing_ok=True)
 
 
 def _rewind(path: Path, epoch: int) -> Score:

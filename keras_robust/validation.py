@@ -127,6 +127,32 @@ def check_logits(outputs: Any) -> np.ndarray:
     return logits
 
 
+def check_model(model: Any) -> None:
+    """Refuse what cannot be attacked.
+
+    Args:
+        model: a built `keras.Model` with one input and one output whose shapes it knows.
+
+    Raises:
+        InputError: anything else.
+    """
+    require(
+        hasattr(model, "built") and model.built,
+        f"The model must be a built keras.Model. Received: {model!r}.",
+    )
+    try:
+        shapes = [model.input_shape, model.output_shape]
+    except (AttributeError, NotImplementedError) as error:
+        raise InputError(
+            "The model must know its shapes, as those do that are made of a keras.Input: wrap it, "
+            f"keras.Sequential([keras.Input(shape), model]). Received: {model!r}."
+        ) from error
+    require(
+        all(isinstance(shape, tuple) for shape in shapes),
+        f"The model must have one input and one output. Received: input {shapes[0]}, output {shapes[1]}.",
+    )
+
+
 def _as_array(values: Any, what: str) -> np.ndarray:
     try:
         return np.asarray(values)

@@ -179,7 +179,7 @@ def test_a_keras_file_needs_a_dataset_and_a_radius(tmp_path):
     assert "say which --dataset" in krobust("evaluate", path, exit_code=2)
     assert "give eps" in krobust("evaluate", path, "--dataset", "digits", exit_code=2)
     krobust("evaluate", path, "--dataset", "digits", "--eps", 0.1, "--attack", "fgsm", "--examples", 5)
-    assert "with --dataset" in krobust(
+    assert "say which --dataset" in krobust(
         "export", path, tmp_path / "m.tflite", "--quantize", "int8", exit_code=2
     )
     krobust("export", path, tmp_path / "m.tflite")

@@ -96,7 +96,7 @@ def adr(setting: Setting) -> Iterator[Row]:
 
 @section
 def mat(setting: Setting) -> Iterator[Row]:
-    """A step of MAT with SO and BIBO over one of TRADES on the same network, both with an adversary of 10 steps."""
+    """A step of MAT, SO and BIBO, over one of TRADES on the same network, with 10 inner steps each."""
     from keras_robust import defenses
 
     for name, _, *batch in setting.subjects():

@@ -14,6 +14,7 @@ from keras_robust.analysis.finding import Finding, columns
 from keras_robust.attacks import Attack
 from keras_robust.errors import require
 from keras_robust.evaluation import evaluate
+from keras_robust.evaluation.source import step_at
 from keras_robust.workers import Workers
 
 
@@ -84,17 +85,17 @@ def sweep(
     eps: Sequence[float],
     *,
     directory: Path | str | None = None,
-    **options: Any,
+    **asked: Any,
 ) -> Curve:
     """Accuracy of a model under each attack, and under all of them together, at each radius.
 
     Args:
         model, examples_from: as in `evaluate`.
         attacks: short names.
-        eps: radii >= 0, in the units of the images.
+        eps: radii >= 0, in the units of the images; a step size on the model's card grows with them.
         directory: keep the evaluation of each radius there; with `resume=True` what is there is not
             made again.
-        options: of `evaluate`.
+        asked: options of `evaluate`.
 
     >>> import keras_robust as kr
     >>> model = kr.models.build("small_cnn")
@@ -104,11 +105,14 @@ def sweep(
     """
     require(len(eps) > 0, "Give at least one eps.")
     found: dict[str, list[float]] = {}
-    is_chief = Workers(options.get("strategy")).is_chief
+    is_chief = Workers(asked.get("strategy")).is_chief
     for radius in eps:
         place = None if directory is None else Path(directory) / f"eps-{radius:g}"
+        step_size = asked.get("step_size") or step_at(model, asked.get("norm"), radius)
+        options = {**asked, "step_size": step_size}
         report = evaluate(model, examples_from, attacks, eps=radius, directory=place, checks=False, **options)
-        for name, accuracy in {**report.accuracy, "worst case": report.worst_case}.items():
+        worst = {} if report.worst_case is None else {"worst case": report.worst_case}
+        for name, accuracy in {**report.accuracy, **worst}.items():
             found.setdefault(name, []).append(accuracy)
         if place is not None and is_chief:
             report.to_json(place / "report.json")

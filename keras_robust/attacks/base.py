@@ -13,7 +13,7 @@ from keras_robust.errors import require, unknown_name
 from keras_robust.models.precision import bfloat16_copy
 from keras_robust.registry import Registry
 from keras_robust.threat import NORMS, ThreatModel
-from keras_robust.validation import check_images, check_labels
+from keras_robust.validation import check_images, check_labels, check_logits, check_model
 
 attacks: Registry[type[Attack]] = Registry("attack")
 
@@ -101,13 +101,16 @@ class Attack:
             float32 array shaped like `images`, inside the ball and the bounds.
 
         Raises:
-            InputError: images or labels of a wrong kind, shape or range.
+            InputError: images or labels of a wrong kind, shape or range, or a model that is not built or
+                outputs probabilities.
         """
         require(
             isinstance(batch_size, int) and batch_size >= 1,
             f"batch_size must be an integer >= 1. Received: batch_size={batch_size!r}.",
         )
+        check_model(model)
         images = self._within_bounds(check_images(images, shape=model.input_shape[1:]))
+        check_logits(model(images[:8], training=False))
         labels = check_labels(labels, num_classes=model.output_shape[-1], length=len(images))
         self._check_targets(targets)
         if targets is not None:

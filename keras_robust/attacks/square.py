@@ -69,6 +69,10 @@ class Square(Attack):
     def _run(
         self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, key: tuple[int, int]
     ) -> np.ndarray:
+        require(
+            images.ndim == 4,
+            f"{type(self).__name__} draws squares in images (N, H, W, C). Received: shape {images.shape}.",
+        )
         start = PROPOSALS[self.norm](self.threat, ops.convert_to_tensor(images)).start(Noise(key))
         state = Search(start, margin(labels, predict_logits(model, start, self.jit_compile)))
         found = np.array(start)

@@ -11,7 +11,6 @@ import click
 import keras_robust as kr
 from keras_robust.cli import options
 from keras_robust.cli.output import MODEL_HELP, console, import_tensorflow, open_model
-from keras_robust.errors import InputError
 
 AT_MOST = 1000
 RADII_OF_CURVE = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2)  # in those of the card
@@ -209,7 +208,7 @@ def curve(
     if radii is None:
         eps = threat_of(network, None, norm, None)["eps"]
         radii = [round(eps * share, 6) for share in RADII_OF_CURVE]
-    taken = _taken(network, options.source(model, card, dataset), examples, seed)
+    taken = options.taken(network, options.source(model, card, dataset), examples, seed)
     found = kr.analysis.sweep(
         network, taken, attacks, radii if isinstance(radii, list) else [radii], norm=norm, seed=seed
     )
@@ -243,22 +242,9 @@ def _opened(
     seed: int,
 ) -> Subject:
     network, card = open_model(model)
-    from keras_robust.evaluation.source import threat_of
-
-    made = kr.evaluation.attack_named(attack, threat_of(network, eps, norm, None), network)
-    if made is None:
-        raise InputError(f"{attack} is no attack: name one to compare clean examples with.")
-    taken = _taken(network, options.source(model, card, dataset), examples, seed)
+    made = options.attack_on(network, attack, eps, norm)
+    taken = options.taken(network, options.source(model, card, dataset), examples, seed)
     return Subject(kr.models.split(network, at) if at else network, taken, made)
-
-
-def _taken(network: Any, source: str, examples: int, seed: int) -> tuple[Any, Any]:
-    """Images and labels of a random subset of the test set, of at most so many."""
-    from keras_robust.evaluation.source import examples_of
-
-    images, labels, _ = examples_of(network, source, None, seed)
-    chosen = kr.data.subset(len(labels), min(examples, len(labels)), seed)
-    return images[chosen], labels[chosen]
 
 
 def _tell(found: Any, out: Path | None, name: str) -> None:

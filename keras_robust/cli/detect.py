@@ -89,24 +89,20 @@ def detect(
     """
     network, card = open_model(model)
     import keras_robust as kr
-    from keras_robust.evaluation.source import examples_of, threat_of
 
     place = _place(model, out) if save else None
     guards = _kept(model, card, fitted) if fitted else _detectors(names, bandwidth)
-    threat = threat_of(network, eps, norm, None)
-    made = {name: _attack(name, threat, network) for name in attacks}
+    made = {name: options.attack_on(network, name, eps, norm) for name in attacks}
     source = options.source(model, card, dataset)
-    images, labels, _ = examples_of(network, source, None, seed)
-    chosen = kr.data.subset(len(labels), min(examples, len(labels)), seed)
     known = kr.data.load(source, "train", raw=True)
     known = known.take(kr.data.subset(len(known.labels), min(training, len(known.labels)), seed)).as_float()
     found = kr.analysis.detection(
         network,
-        (images[chosen], labels[chosen]),
+        options.taken(network, source, examples, seed),
         made,
         guards,
         training=known,
-        adaptive=_attack(adaptive, threat, network) if adaptive else None,
+        adaptive=options.attack_on(network, adaptive, eps, norm) if adaptive else None,
         cross=not familiar,
         seed=seed,
     )
@@ -145,15 +141,6 @@ def _detectors(names: tuple[str, ...], bandwidth: float | None) -> dict[str, Any
         name: cls() if bandwidth is None or "bandwidth" not in cls.shapes else cls(bandwidth=bandwidth)  # type: ignore[call-arg]
         for name, cls in wanted.items()
     }
-
-
-def _attack(name: str, threat: dict[str, Any], network: Any) -> Any:
-    import keras_robust as kr
-
-    made = kr.evaluation.attack_named(name, threat, network)
-    if made is None:
-        raise InputError(f"{name} is no attack: name one to detect.")
-    return made
 
 
 def _place(model: str, out: Path | None) -> Path:

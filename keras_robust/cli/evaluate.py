@@ -26,6 +26,7 @@ REPORT = "report.json"
     help='Radius of the ball in [0, 1] units, or a sweep "start:stop:step".  [default: the card\'s]',
 )
 @options.norm
+@click.option("--step-size", type=float, help="Of gradient attacks.  [default: the card's, else 2.5 eps/N]")
 @options.examples
 @options.seed
 @click.option("--batch", default=128, show_default=True, type=click.IntRange(min=1), help="Attacked at once.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from keras_robust.cli import options
 from keras_robust.cli.output import MODEL_HELP, console, open_model
 from keras_robust.errors import InputError
 
@@ -24,9 +25,10 @@ FORMATS = ("savedmodel", "tflite")
 )
 @click.option("--quantize", help="float16, dynamic or int8, for .tflite only.")
 @click.option("--check", is_flag=True, help="Compare the export with the model, under attack too.")
-@click.option("--dataset", help="For calibration and the check.  [default: that of the card]")
-@click.option("--eps", type=float, help="Radius of the check's attack.  [default: that of the card]")
-@click.option("--examples", default=500, show_default=True, help="Test images of the check.")
+@options.dataset
+@options.eps
+@options.norm
+@options.at_most(500)
 def export(
     model: str,
     path: Path,
@@ -35,11 +37,13 @@ def export(
     check: bool,
     dataset: str | None,
     eps: float | None,
+    norm: str | None,
     examples: int,
 ) -> None:
     """Write MODEL to PATH: a name ending in .tflite, or a directory for a SavedModel.
 
     With --check it fails (exit code 1) where labels or robust accuracy of the export differ too much.
+    Training images of the dataset calibrate int8, test images serve for the check.
 
     \b
     Examples:
@@ -51,25 +55,20 @@ def export(
         raise InputError(f"--format {wanted}, but {path} is the name of a {format_of_path}: see --help.")
     network, card = open_model(model)
     import keras_robust as kr
+    from keras_robust.evaluation.source import threat_of
 
-    source = dataset or (card.dataset if card else None) or ""
-    threat = (card.threat if card else None) or {}
-    radius = threat.get("eps") if eps is None else eps
-    if not source and (check or quantize == "int8"):
-        raise InputError(f"{model} has no card: say with --dataset what to calibrate and check on.")
-    calibration = None
+    calibration, attack, test = None, None, None
     if quantize == "int8":
+        source = options.source(model, card, dataset)
         calibration = kr.data.load(source, "train", examples=CALIBRATION_IMAGES, seed=0).images
+    if check:
+        threat = threat_of(network, eps, norm, None)
+        attack = kr.attacks.PGD(norm=threat["norm"], eps=threat["eps"], steps=20)
+        test = options.taken(network, options.source(model, card, dataset), examples, seed=0)
     written = kr.export(network, path, quantize=quantize, calibration=calibration)
     click.echo(f"Wrote {written}")
-    if check:
-        result = kr.check_export(
-            written,
-            network,
-            *kr.data.load(source, "test", examples=examples, seed=0),
-            eps=radius,
-            strict=False,
-        )
+    if test:
+        result = kr.check_export(written, network, *test, attack=attack, strict=False)
         console().print(result.table())
         if not result.passed:
             raise click.ClickException("; ".join(result.failures))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from keras_robust.errors import InputError
 from keras_robust.workers import JOIN_TIMEOUT, LOST_TIMEOUT, STRATEGIES
+
+_MOST_RADII = 1000
 
 
 class Radii(click.ParamType):
@@ -25,11 +27,13 @@ class Radii(click.ParamType):
             self.fail(f'give a number, or "start:stop:step". Received: {value!r}.', param, ctx)
         if len(numbers) == 1:
             return numbers[0]
-        if len(numbers) != 3 or not (numbers[2] > 0 and 0 <= numbers[0] <= numbers[1] < np.inf):
+        if len(numbers) != 3 or not (numbers[2] > 0 and 0 <= numbers[0] <= numbers[1] < math.inf):
             self.fail(
                 f'a sweep is "start:stop:step", rising from 0 or more. Received: {value!r}.', param, ctx
             )
         start, stop, step = numbers
+        if (stop - start) / step > _MOST_RADII:
+            self.fail(f"a sweep has at most {_MOST_RADII} radii. Received: {value!r}.", param, ctx)
         return [round(start + step * index, 10) for index in range(int((stop - start) / step + 1e-6) + 1)]
 
 
@@ -39,7 +43,13 @@ norm = click.option("--norm", help="linf or l2.  [default: the card's]")
 examples = click.option(
     "--examples", type=click.IntRange(min=1), help="Size of a random subset.  [default: all]"
 )
-seed = click.option("--seed", default=0, show_default=True, help="Seed of all that is drawn at random.")
+seed = click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**32 - 1),
+    help="Seed of all that is drawn at random.",
+)
 
 
 def strategy(command: Any) -> Any:
@@ -96,6 +106,27 @@ def at_most(count: int) -> Any:
 def out(help: str) -> Any:
     """The option --out, a directory."""
     return click.option("--out", type=click.Path(path_type=Path), help=help)
+
+
+def attack_on(network: Any, name: str, eps: float | None, norm: str | None) -> Any:
+    """The attack of a short name within the threat model asked for."""
+    from keras_robust.evaluation import attack_named
+    from keras_robust.evaluation.source import threat_of
+
+    attack = attack_named(name, threat_of(network, eps, norm, None), network)
+    if attack is None:
+        raise InputError(f"{name} is no attack: name one.")
+    return attack
+
+
+def taken(network: Any, source: str, examples: int, seed: int) -> tuple[Any, Any]:
+    """Images and labels of a random subset of the test set, of at most so many."""
+    from keras_robust import data
+    from keras_robust.evaluation.source import examples_of
+
+    images, labels, _ = examples_of(network, source, None, seed)
+    chosen = data.subset(len(labels), min(examples, len(labels)), seed)
+    return images[chosen], labels[chosen]
 
 
 def source(model: str, card: Any, dataset: str | None) -> str:

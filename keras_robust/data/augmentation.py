@@ -6,7 +6,6 @@ Here the layers draw from a seed that is handed in, so a resumed run sees what t
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ import tensorflow as tf
 
 from keras_robust.errors import InputError, require
 from keras_robust.registry import Registry
+from keras_robust.schema import check_options
 
 Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 Spec = str | Mapping[str, Any]
@@ -80,6 +80,7 @@ class PadCrop(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
 @augmentations.register("pad_crop")
 def pad_crop(image_shape: tuple[int, ...], padding: int = 4) -> keras.layers.Layer:
     """Zero padding of `padding` pixels a side, then a random crop of the original size."""
+    require(padding >= 0, f"padding must be an integer >= 0. Received: {padding}.")
     return PadCrop(padding)
 
 
@@ -147,7 +148,7 @@ def _layer(spec: Spec, image_shape: tuple[int, ...]) -> keras.layers.Layer:
     make = augmentations[name]  # type: ignore[index]
     require(len(image_shape) == 3, f"{name} needs images (H, W, C). Received: image shape {image_shape}.")
     try:
-        inspect.signature(make).bind(image_shape, **options)
+        check_options(f"augmentation {name!r}", options, make, supplied=("image_shape",))
         return make(image_shape, **options)
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):

@@ -73,7 +73,11 @@ class Folder(Dataset):
             verbose=False,
         )
         stored = batches.map(lambda images, labels: (tf.cast(tf.round(images), tf.uint8), labels))
-        return concatenate(stored.as_numpy_iterator())
+        try:
+            return concatenate(stored.as_numpy_iterator())
+        except tf.errors.InvalidArgumentError as error:
+            damaged = ", ".join(str(path) for path in _images(directory) if not _decodes(path)) or directory
+            raise InputError(f"Not an image that can be read: {damaged}.") from error
 
 
 def _options(query: str) -> tuple[tuple[int, int] | None, int]:
@@ -96,7 +100,16 @@ def _split_directories(root: Path) -> dict[str, Path]:
     require(root.is_dir(), f"No such folder: {root}.")
     if all((root / split).is_dir() for split in SPLITS):
         return {split: root / split for split in SPLITS}
+    named = sorted(split for split in _SPLIT_NAMES if (root / split).is_dir())
+    require(
+        not named,
+        f"{root} must hold a subfolder per class, or {' and '.join(SPLITS)} with a subfolder per class each. "
+        f"Received: {', '.join(named)}.",
+    )
     return {"train": root}
+
+
+_SPLIT_NAMES = {*SPLITS, "val", "valid", "validation"}
 
 
 def _class_names(directory: Path) -> tuple[str, ...]:
@@ -114,10 +127,22 @@ def _images(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.suffix.lower() in _SUFFIXES)
 
 
+def _decodes(path: Path) -> bool:
+    import tensorflow as tf
+
+    try:
+        tf.io.decode_image(tf.io.read_file(str(path)), expand_animations=False)
+    except tf.errors.InvalidArgumentError:
+        return False
+    return True
+
+
 def _size_of_first_image(root: Path) -> tuple[int, int]:
     import tensorflow as tf
 
-    image = tf.io.decode_image(tf.io.read_file(str(_images(root)[0])), expand_animations=False)
+    first = _images(root)[0]
+    require(_decodes(first), f"Not an image that can be read: {first}.")
+    image = tf.io.decode_image(tf.io.read_file(str(first)), expand_animations=False)
     return int(image.shape[0]), int(image.shape[1])
 
 

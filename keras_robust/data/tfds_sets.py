@@ -63,6 +63,7 @@ class Prepared(Dataset):
 
 def _stored(prepared: Prepared, split: str, data_dir: str | None) -> Arrays:
     """A split as it is stored; its images are read-only."""
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
     builder = prepared._builder(data_dir)
@@ -75,7 +76,10 @@ def _stored(prepared: Prepared, split: str, data_dir: str | None) -> Arrays:
         )
     except AssertionError as error:  # how TFDS says that the files are not there
         raise InputError(prepared._how_to_get(builder)) from error
-    arrays = concatenate(tfds.as_numpy(examples))
+    try:
+        arrays = concatenate(tfds.as_numpy(examples))
+    except tf.errors.OpError as error:
+        raise InputError(f"The files of {builder.name} in {builder.data_dir} are damaged: {error}") from error
     arrays.images.flags.writeable = False
     return arrays
 

@@ -61,7 +61,7 @@ class RobustGuard(keras.callbacks.Callback):
         white_box, black_box: the attacks; None leaves one out (an undefended model is kept by its
             clean accuracy if both are left out).
         path: `.weights.h5` file for the best classifier, replaced atomically; those of its companions go
-            beside it.
+            beside it. None: they are kept in memory, and put into the classifier when training ends.
         best: score to beat, of an earlier part of the same run: the smallest accuracy and the clean one.
         every: epochs between two scores; the first and the last are always scored.
         epochs: of the whole run; None: those that `fit` was asked for.
@@ -73,7 +73,7 @@ class RobustGuard(keras.callbacks.Callback):
         labels: np.ndarray,
         white_box: Attack | None,
         black_box: Attack | None,
-        path: Path | str,
+        path: Path | str | None,
         best: tuple[float, float] = Score(),
         every: int = 1,
         epochs: int | None = None,
@@ -81,8 +81,9 @@ class RobustGuard(keras.callbacks.Callback):
         super().__init__()
         self.images, self.labels = images, labels
         self.attacks = {"white_box": white_box, "black_box": black_box}
-        self.path = Path(path)
+        self.path = None if path is None else Path(path)
         self.best = best
+        self.kept: dict[str, list[np.ndarray]] = {}
         self.every = every
         self.epochs = epochs
 
@@ -95,12 +96,26 @@ class RobustGuard(keras.callbacks.Callback):
             accuracies = self._accuracies()
             score = Score.of(accuracies)
             if score > self.best:
-                save_weights(self.model.classifier, self.path)
-                for kind, companion in self.model.companions().items():
-                    save_weights(companion, beside(self.path, kind))
+                self._keep()
                 self.best = score
         if logs is not None:
             logs.update({f"{HELD_OUT}{name}": value for name, value in accuracies.items()})
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        models = self._models()
+        for kind, weights in self.kept.items():
+            models[kind].set_weights(weights)
+
+    def _models(self) -> dict[str, keras.Model]:
+        """What is kept, by kind; the classifier's is empty."""
+        return {"": self.model.classifier, **self.model.companions()}
+
+    def _keep(self) -> None:
+        for kind, model in self._models().items():
+            if self.path is None:
+                self.kept[kind] = model.get_weights()
+            else:
+                save_weights(model, beside(self.path, kind) if kind else self.path)
 
     def _accuracies(self) -> dict[str, float]:
         classifier = self.model.classifier

@@ -13,12 +13,24 @@ LayerType = type[keras.layers.Layer]
 
 
 def check_built(classifier: Any) -> None:
-    """Refuse what is no built model."""
+    """Refuse what is no built model of logits."""
     require(
         isinstance(classifier, keras.Model) and classifier.built,
         "The classifier must be a built keras.Model: give it a keras.Input, or call it once. "
         f"Received: {classifier!r}.",
     )
+    require(
+        not _ends_in_softmax(classifier),
+        "The classifier outputs probabilities where logits are expected. Remove its last softmax. "
+        f"Received: {classifier!r}.",
+    )
+
+
+def _ends_in_softmax(layer: keras.layers.Layer) -> bool:
+    while getattr(layer, "layers", []):
+        layer = layer.layers[-1]
+    softmax = keras.activations.softmax
+    return isinstance(layer, keras.layers.Softmax) or getattr(layer, "activation", None) is softmax
 
 
 def check_head(defense: str, classifier: keras.Model, needed: LayerType) -> None:

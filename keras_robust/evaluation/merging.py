@@ -12,7 +12,7 @@ from keras_robust.evaluation.checks import Evidence, warnings
 from keras_robust.evaluation.report import Outcome, Report, Stage
 from keras_robust.evaluation.shards import Shard
 
-_SHARED = ("model", "dataset", "threat", "seed", "batch_size", "total", "versions")
+_SHARED = ("model", "dataset", "threat", "seed", "batch_size", "total", "versions", "digests")
 
 
 def merge(reports: Iterable[Report]) -> Report:

@@ -10,8 +10,7 @@ from typing import Any
 
 from keras_robust import attacks
 from keras_robust.errors import InputError, require, unknown_name
-
-CLEAN = "clean"
+from keras_robust.evaluation.report import CLEAN
 
 
 def attack_named(name: str, threat: Mapping[str, Any], model: Any = None) -> attacks.Attack | None:
@@ -83,11 +82,27 @@ def named_attacks(
             isinstance(attack, attacks.Attack) or (name == CLEAN and attack is None),
             f"An attack is a short name or an Attack. Received: {item!r}.",
         )
+        _check_untargeted(name, attack)
         require(
             named.setdefault(name, attack) == attack,
             f"Two attacks are called {name}. Give them names of their own in a mapping.",
         )
     return named
+
+
+def _check_untargeted(name: str, attack: attacks.Attack | None) -> None:
+    """Refuse what would be measured as something else than it is."""
+    require(
+        not getattr(attack, "targeted", False),
+        f"{name}: an evaluation has no targets. Take an attack with its own, such as multi-targeted-20.",
+    )
+    bounds = getattr(attack, "bounds", _BOUNDS)
+    require(
+        bounds == _BOUNDS, f"{name}: images are evaluated in bounds {_BOUNDS}. Received: bounds={bounds}."
+    )
+
+
+_BOUNDS = (0.0, 1.0)
 
 
 def _items(wanted: Any) -> Iterable[tuple[str, Any]]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from keras_robust.errors import InputError
 from keras_robust.files import write_text
 
+CLEAN = "clean"  # the name of what is reported without an attack
 _DIGITS = 6  # of a distance in a file: pixels have 8 bits
 
 
@@ -122,6 +123,7 @@ class Report:
         probes: what the checks measured for themselves, by name.
         shard: "3/16" if these are only the blocks of one shard, else "".
         total: number of examples of all shards together.
+        digests: hashes of the model's "weights" and of the "data", which tell them from others.
         model, dataset, seed, batch_size, versions: what repeats it.
     """
 
@@ -137,6 +139,7 @@ class Report:
     seed: int = 0
     batch_size: int = 0
     versions: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def examples(self) -> int:
@@ -155,9 +158,13 @@ class Report:
         return np.logical_and.reduce(counted)
 
     @property
-    def worst_case(self) -> float:
-        """Share of the examples that survive every attack that keeps to the threat model, in percent."""
-        return 100.0 * float(self.standing.mean())
+    def worst_case(self) -> float | None:
+        """Share of the examples that survive every attack that keeps to the threat model, in percent.
+
+        None if there was no such attack.
+        """
+        attacked = any(outcome.counted and name != CLEAN for name, outcome in self.outcomes.items())
+        return 100.0 * float(self.standing.mean()) if attacked else None
 
     def table(self) -> Table:
         """The report as a table for the terminal."""
@@ -178,13 +185,14 @@ class Report:
                 table.add_row(*row, style="dim")
         table.add_section()
         seconds = sum(outcome.seconds for outcome in self.outcomes.values())
-        table.add_row("[bold]worst case[/bold]", f"[bold]{self.worst_case:.2f}[/bold]", f"{seconds:.1f}", "")
+        worst = "–" if self.worst_case is None else f"{self.worst_case:.2f}"
+        table.add_row("[bold]worst case[/bold]", f"[bold]{worst}[/bold]", f"{seconds:.1f}", "")
         return table
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, which `from_dict` takes back; outcomes hold a string of 0 and 1 an example."""
         return {
-            **{name: getattr(self, name) for name in _PLAIN},
+            **{name: getattr(self, name) for name in (*_PLAIN, "digests")},
             "examples": self.examples,
             "accuracy": self.accuracy,
             "worst_case": self.worst_case,
@@ -202,6 +210,7 @@ class Report:
         """The report of `to_dict`."""
         outcomes = {name: Outcome.from_dict(outcome) for name, outcome in values["outcomes"].items()}
         kept = {name: values[name] for name in _PLAIN}
+        kept["digests"] = values.get("digests", {})  # reports of earlier versions have none
         return cls(outcomes=outcomes, indices=np.array(values["indices"], "int64"), **kept)
 
     @classmethod
@@ -209,7 +218,7 @@ class Report:
         """Read a report that `to_json` wrote."""
         try:
             return cls.from_dict(json.loads(Path(path).read_text()))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} is not a report: {error!r}.") from error
 
 

@@ -29,7 +29,7 @@ from keras_robust.evaluation.shards import Shard
 from keras_robust.evaluation.source import Examples, examples_of, threat_of
 from keras_robust.models.precision import in_float32
 from keras_robust.threat import ThreatModel
-from keras_robust.validation import check_logits
+from keras_robust.validation import check_logits, check_model
 from keras_robust.versions import versions
 from keras_robust.workers import Workers
 
@@ -88,10 +88,7 @@ def evaluate(
     >>> sorted(report.accuracy)
     ['clean', 'fgsm']
     """
-    require(
-        isinstance(model, keras.Model) and model.built,
-        f"The model must be a built keras.Model. Received: {model!r}.",
-    )
+    check_model(model)
     require(
         isinstance(batch_size, int) and batch_size >= 1,
         f"batch_size must be an integer >= 1. Received: {batch_size!r}.",
@@ -122,11 +119,11 @@ def evaluate(
         "total": len(taken.labels),
         "versions": versions(),
     }
+    digests = {"data": digest(*taken), "weights": digest(*model.weights)}
     terms = {
         **stated,
         "attacks": {name: attack and settings(attack) for name, attack in named.items()},
-        "data": _digest(*taken),
-        "weights": _digest(*model.weights),
+        **digests,
     }
     for what, value in terms.items():
         workers.agree(what, value)
@@ -148,7 +145,7 @@ def evaluate(
     outcomes = workers.together(attacked)
     flags = warnings(Evidence(outcomes, probes, sum(map(len, rows.values())))) if checks else []
     indices = taken.indices[np.concatenate(list(rows.values()))]
-    report = Report(outcomes, indices=indices, flags=flags, probes=probes, **stated)
+    report = Report(outcomes, indices=indices, flags=flags, probes=probes, digests=digests, **stated)
     return report if workers.count == 1 else _merged(workers, report, checks)
 
 
@@ -245,9 +242,9 @@ def _probes(model: keras.Model, taken: Examples, threat: dict[str, Any], seed: i
     return probe(model, images[right], labels[right], ThreatModel(threat["norm"], threat["eps"]), seed=seed)
 
 
-def _digest(*values: Any) -> str:
-    """What tells two models, or two sets of examples, apart."""
-    digest = hashlib.sha256()
+def digest(*values: Any) -> str:
+    """What tells the weights of two models, or two sets of examples, apart."""
+    found = hashlib.sha256()
     for value in values:
-        digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()
+        found.update(np.ascontiguousarray(value).tobytes())
+    return found.hexdigest()

@@ -25,7 +25,7 @@ def threat_of(
     model: keras.Model, eps: float | None, norm: str | None, step_size: float | None
 ) -> dict[str, Any]:
     """The threat model asked for; what is left open is the card's, unless it is of another ball."""
-    known = getattr(getattr(model, "card", None), "threat", None) or {}
+    known = _threat_of_card(model)
     threat: dict[str, Any] = {"norm": norm or known.get("norm", "linf")}
     if threat["norm"] != known.get("norm"):
         known = {}
@@ -34,10 +34,26 @@ def threat_of(
         known = {}
     threat["step_size"] = known.get("step_size") if step_size is None else step_size
     if threat["eps"] is None:
-        raise InputError("The model carries no threat model: give eps, for example eps=8/255.")
+        its = _threat_of_card(model)
+        carries = (
+            f"Its card is of {its['norm']} eps {its['eps']:g}" if its else "The model carries no threat model"
+        )
+        raise InputError(f"{carries}: give eps for {threat['norm']}, for example eps=8/255 (--eps 0.03).")
     ThreatModel(threat["norm"], threat["eps"])
     threat["eps"] = float(threat["eps"])
     return threat
+
+
+def step_at(model: keras.Model, norm: str | None, eps: float) -> float | None:
+    """The step size on the model's card, scaled to a ball of this radius; None if there is none."""
+    known = _threat_of_card(model)
+    if not known.get("step_size") or norm not in (None, known["norm"]) or eps == 0:
+        return None
+    return known["step_size"] * eps / known["eps"]
+
+
+def _threat_of_card(model: keras.Model) -> dict[str, Any]:
+    return getattr(getattr(model, "card", None), "threat", None) or {}
 
 
 def examples_of(model: keras.Model, source: Any, examples: int | None, seed: int) -> Examples:

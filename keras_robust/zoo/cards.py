@@ -200,7 +200,7 @@ def _training(
 
 def _evaluation(
     examples: int,
-    command: str,
+    command: str | None = None,
     seed: int = 0,
     versions: dict[str, Any] | None = None,
     stages: dict[str, Any] | None = None,
@@ -208,7 +208,7 @@ def _evaluation(
     """What a card may say of its evaluation."""
 
 
-def _further(examples: int, results: dict[str, Any], command: str) -> None:
+def _further(examples: int, results: dict[str, Any], command: str | None = None) -> None:
     """What a card says of a measurement on another set of examples."""
 
 

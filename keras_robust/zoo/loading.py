@@ -151,7 +151,11 @@ def _wrapped(
 def _companion(directory: Path, card: Card, kind: str) -> keras.Model:
     from keras_robust.models import companions
 
-    built = companions[kind](**card.companions[kind]["architecture"])
+    architecture = card.companions[kind]["architecture"]
+    try:
+        built = companions[kind](**architecture)
+    except TypeError as error:
+        raise InputError(f"{card.name}: companions: {kind}: architecture: {error}") from error
     load_into(built, fetched(directory, card.files[kind]))
     return built
 

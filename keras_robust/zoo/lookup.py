@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,12 +80,13 @@ def list(
         norm: norm of the threat model, "linf" or "l2".
 
     Raises:
-        InputError: a filter's value that is no registered name, or a card that cannot be used.
+        InputError: a filter's value that is no registered name, or a packaged card that cannot be used; one
+            among the user's is left out with a warning.
 
     >>> all(card.dataset == "digits" for card in list(dataset="digits"))
     True
     """
-    cards = [card(name) for name in names()]
+    cards = [usable for name in names() if (usable := _usable(name)) is not None]
     wanted = {"dataset": dataset, "defense": defense, "architecture": architecture, "norm": norm}
     filters = {key: value for key, value in wanted.items() if value is not None}
     for key, value in filters.items():
@@ -92,6 +94,17 @@ def list(
         if value not in found and value not in (known := _registered(key)):
             raise unknown_name(f"{key} in the zoo", value, found | known)
     return [entry for entry in cards if filters.items() <= _properties(entry).items()]
+
+
+def _usable(name: str) -> Card | None:
+    """The card of an entry; None, and a warning, if it is the user's and cannot be used."""
+    try:
+        return card(name)
+    except InputError as error:
+        if directory(name).parent == packaged("zoo"):
+            raise
+        warnings.warn(f"{error} The entry is left out.", stacklevel=3)
+        return None
 
 
 def resolve(reference: str | os.PathLike[str]) -> Reference:

@@ -108,10 +108,15 @@ def describe(
     beside = declared.pop("companions", {})
     companions = {kind: {"architecture": model.architecture} for kind, model in beside.items()}
     card = Card(name=name, architecture={**built_of, **shapes}, companions=companions, **declared)
+    if recipe is not None:
+        card = replace(card, **_trained(recipe, seconds))
     if report is not None:
-        card = replace(card, **_measured(name, report))
-    card = replace(card, further=[_further(name, other) for other in further])
-    return card if recipe is None else replace(card, **_trained(recipe, seconds))
+        _check_whole(name, classifier, report)
+        card = replace(card, **_measured(report, card))
+        card = replace(
+            card, evaluation={**(card.evaluation or {}), "command": _command(card, classifier, report)}
+        )
+    return replace(card, further=[_further(card, classifier, other) for other in further])
 
 
 def write(
@@ -203,18 +208,34 @@ def _trained(recipe: Recipe, seconds: float | None) -> dict[str, Any]:
     }
 
 
-def _measured(name: str, report: Report) -> dict[str, Any]:
+def _check_whole(name: str, classifier: LatentClassifier, report: Report) -> None:
+    """Refuse a report of other weights, or of a part of the examples."""
+    from keras_robust.evaluation.run import digest
+    from keras_robust.models.precision import in_float32
+
+    require(
+        not report.shard, f"{name}: the report is of shard {report.shard} alone; merge all of them first."
+    )
+    weights = report.digests.get("weights")
+    require(
+        weights in (None, digest(*in_float32(classifier).weights)),
+        f"{name}: the report is of other weights than the classifier has. Evaluate it again.",
+    )
+
+
+def _measured(report: Report, card: Card) -> dict[str, Any]:
+    """What a report says; where it says nothing, of examples without a name, what the card says already."""
+    worst = {} if report.worst_case is None else {WORST_CASE: report.worst_case}
     return {
-        "dataset": report.dataset or None,
+        "dataset": report.dataset or card.dataset,
         "threat": dict(report.threat),
         "flags": list(report.flags),
-        "results": _rounded({**_counted(report), WORST_CASE: report.worst_case}),
+        "results": _rounded({**_counted(report), **worst}),
         "evaluation": {
             "examples": report.examples,
             "seed": report.seed,
             "versions": dict(report.versions),
             "stages": _stages(report),
-            "command": _command(name, report),
         },
     }
 
@@ -228,9 +249,9 @@ def _stages(report: Report) -> dict[str, dict[str, float]]:
     }
 
 
-def _further(name: str, report: Report) -> dict[str, Any]:
+def _further(card: Card, classifier: LatentClassifier, report: Report) -> dict[str, Any]:
     results = _rounded(_counted(report))
-    return {"examples": report.examples, "results": results, "command": _command(name, report)}
+    return {"examples": report.examples, "results": results, "command": _command(card, classifier, report)}
 
 
 def _counted(report: Report) -> dict[str, float]:
@@ -242,6 +263,34 @@ def _rounded(results: dict[str, float]) -> dict[str, float]:
     return {attack: round(accuracy, 2) for attack, accuracy in results.items()}
 
 
-def _command(name: str, report: Report) -> str:
-    attacks = [f"--attack {attack}" for attack in report.accuracy if attack != "clean"]
-    return f"krobust evaluate {name} {' '.join(attacks)} --examples {report.examples} --seed {report.seed}"
+def _command(card: Card, classifier: LatentClassifier, report: Report) -> str | None:
+    """The command that repeats a report; None if attacks or examples have no name that it could use."""
+    from keras_robust.evaluation.report import CLEAN
+
+    attacks = {name: found.options for name, found in report.outcomes.items() if name != CLEAN}
+    named = (_is_named(name, options, report.threat, classifier) for name, options in attacks.items())
+    if not report.dataset or not all(named):
+        return None
+    said = [f"--attack {attack}" for attack in attacks]
+    usual = {"dataset": card.dataset, "batch": 128, **{key: (card.threat or {}).get(key) for key in _BALL}}
+    asked = {"dataset": report.dataset, "batch": report.batch_size}
+    asked |= {key: report.threat.get(key) for key in _BALL}
+    asked = {key: value for key, value in asked.items() if value not in (None, usual[key])}
+    said += [f"--{key.replace('_', '-')} {value}" for key, value in asked.items()]
+    return f"krobust evaluate {card.name} {' '.join(said)} --examples {report.examples} --seed {report.seed}"
+
+
+_BALL = ("norm", "eps", "step_size")
+
+
+def _is_named(
+    name: str, options: dict[str, Any], threat: dict[str, Any], classifier: LatentClassifier
+) -> bool:
+    """Whether `krobust evaluate` takes the name for an attack with these options."""
+    from keras_robust.evaluation.naming import attack_named, settings
+
+    try:
+        attack = attack_named(name, threat, classifier)
+    except InputError:
+        return False
+    return attack is not None and settings(attack) == options

@@ -137,7 +137,9 @@ def test_augmentations_are_applied_in_order_with_draws_of_their_own(images):
     [
         ("padcrop", SHAPE, "Unknown augmentation: 'padcrop'. Did you mean 'pad_crop'"),
         ({"padding": 4}, SHAPE, "Unknown augmentation: None"),
-        ({"name": "flip", "side": 1}, SHAPE, "'flip' with options {'side': 1}.*side"),
+        ({"name": "flip", "side": 1}, SHAPE, "Unknown option of augmentation 'flip': 'side'. Valid: rate"),
+        ({"name": "pad_crop", "padding": -1}, SHAPE, "padding must be an integer >= 0. Received: -1"),
+        ({"name": "pad_crop", "padding": "4"}, SHAPE, "augmentation 'pad_crop'.*padding.*'4'"),
         ({"name": "flip", "rate": 2.0}, SHAPE, "'flip' with options {'rate': 2.0}.*rate"),
         ({"name": "rand_augment", "magnitude": 2}, SHAPE, "'rand_augment'.*magnitude"),
         ("color_jitter", (8, 8, 1), r"color_jitter needs images of 3 channels.*\(8, 8, 1\)"),

@@ -217,7 +217,7 @@ def build(*outputs, shape=(8, 8, 1)):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"eps": None}, "give eps, for example eps=8/255"),
+        ({"eps": None}, "give eps for linf, for example eps=8/255"),
         ({"eps": -0.1}, "eps must be a finite number >= 0"),
         ({"norm": "l3"}, "Unknown norm: 'l3'"),
         ({"step_size": -1.0, "attacks": "pgd-2"}, "step_size must be a finite number > 0"),

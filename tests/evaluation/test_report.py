@@ -35,7 +35,7 @@ def report(correct, **changes):
     return Report(outcomes, **{**settings, **changes})
 
 
-tables = hnp.arrays(bool, st.tuples(st.integers(1, 3), st.integers(1, 12)))
+tables = hnp.arrays(bool, st.tuples(st.integers(2, 3), st.integers(1, 12)))  # clean and attacks
 
 
 @given(tables)

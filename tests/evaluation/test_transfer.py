@@ -177,7 +177,7 @@ def build(shape, classes, activation=None):
         ({"second": build((8, 8, 3), 10)}, "a: (8, 8, 1) to 10; b: (8, 8, 3) to 10"),
         ({"second": build((8, 8, 1), 5)}, "the same number of classes"),
         ({"second": build((8, 8, 1), 10, "softmax")}, "outputs probabilities where logits"),
-        ({"eps": None}, "give eps, for example eps=8/255"),
+        ({"eps": None}, "give eps for linf, for example eps=8/255"),
         ({"norm": "l3"}, "Unknown norm: 'l3'"),
         ({"batch_size": 0}, "batch_size must be an integer >= 1. Received: 0"),
         ({"examples": 91}, "examples must be in 1..90. Received: 91"),

@@ -1,6 +1,7 @@
 """Keeping a classifier and loading it again."""
 
 import errno
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +11,11 @@ from zoo_entries import ARCHITECTURE, CARD, IMAGES, WEIGHTS
 
 from keras_robust import models, zoo
 from keras_robust.errors import InputError
-from keras_robust.evaluation import Outcome, Report
+from keras_robust.evaluation import Outcome, Report, attack_named
+from keras_robust.evaluation.naming import settings
 from keras_robust.evaluation.report import Stage
+
+THREAT = {"norm": "linf", "eps": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +62,18 @@ def card_of(name, model):
     return zoo.card(name)
 
 
+def told(classifier, *attacks, threat=THREAT, **options):
+    """A report of 200 examples under attacks of these names."""
+    rows = np.arange(200)
+    outcomes = {"clean": Outcome((rows >= 1) & (rows < 195))}
+    for name in attacks:
+        stages = {"apgd-ce": Stage(rows < 130), "square": Stage(rows < 122)} if name == "autoattack" else {}
+        said = settings(attack_named(name, threat, classifier))
+        outcomes[name] = Outcome(rows < 122, said, stages=stages, counted=not name.startswith("ddn"))
+    about = {"dataset": "digits", "threat": threat, "seed": 5, "batch_size": 128, **options}
+    return Report(outcomes, indices=rows, **{"flags": [], **about})
+
+
 def test_the_card_says_what_is_known(classifier):
     recipe = SimpleNamespace(
         name="at_digits",
@@ -65,41 +81,65 @@ def test_the_card_says_what_is_known(classifier):
         description="A sentence.",
         dataset="digits",
         defense={"name": "trades", "beta": 6.0},
-        threat={"norm": "linf", "eps": 0.1, "step_size": 0.02},
+        threat={"norm": "linf", "eps": 0.3, "step_size": 0.02},
         epochs=3,
         seed=4,
         digest="0123456789abcdef",
         paper=None,
     )
-    rows = np.arange(200)
-    outcomes = {
-        "clean": Outcome((rows >= 1) & (rows < 195)),
-        "autoattack": Outcome(rows < 122, stages={"apgd-ce": Stage(rows < 130), "square": Stage(rows < 122)}),
-        "ddn-100": Outcome(rows < 0, counted=False),
-    }
-    report = Report(
-        outcomes,
-        dataset="digits",
-        indices=rows,
-        threat={"norm": "linf", "eps": 0.1},
-        flags=["Beware."],
-        seed=5,
-        versions={"keras": "3.15"},
-    )
+    report = told(classifier, "autoattack", "ddn-100", flags=["Beware."], versions={"keras": "3.15"})
     zoo.save(classifier, "mine", recipe=recipe, report=report)
     card = zoo.card("mine")
     assert card.results == {"clean": 97.0, "autoattack": 61.0, "worst_case": 60.5}
     assert card.flags == ["Beware."]
     assert card.evaluation["stages"] == {"autoattack": {"apgd-ce": 65.0, "square": 61.0}}
     assert card.defense == "trades" and card.dataset == "digits" and card.description == "A sentence."
-    assert card.threat == {"norm": "linf", "eps": 0.1, "step_size": 0.02}
+    assert card.threat == THREAT, "that of the report, not of the recipe"
     assert card.training["recipe"] == "at_digits" and card.training["seed"] == 4
     assert card.training["digest"] == "0123456789abcdef"
     attacks = "--attack autoattack --attack ddn-100"
     assert card.evaluation["command"] == f"krobust evaluate mine {attacks} --examples 200 --seed 5"
     assert card.architecture == ARCHITECTURE
     zoo.save(classifier, "untrained", report=report)
-    assert zoo.card("untrained").threat == {"norm": "linf", "eps": 0.1}
+    assert zoo.card("untrained").threat == THREAT
+
+
+def test_the_command_says_whatever_differs_from_the_card(classifier):
+    wider = {"norm": "l2", "eps": 0.5, "step_size": 0.1}
+    further = told(classifier, "pgd-10", threat=wider, dataset="two_moons", batch_size=64)
+    card = zoo.describe(classifier, "mine", report=told(classifier, "pgd-10"), further=[further])
+    assert card.evaluation["command"] == "krobust evaluate mine --attack pgd-10 --examples 200 --seed 5"
+    asked = "--attack pgd-10 --dataset two_moons --batch 64 --norm l2 --eps 0.5 --step-size 0.1"
+    assert card.further[0]["command"] == f"krobust evaluate mine {asked} --examples 200 --seed 5"
+
+
+def test_what_no_command_repeats_has_none(classifier):
+    """A name of one's own for an attack, other settings under a short name, or arrays."""
+    named, unnamed = told(classifier, "pgd-10"), told(classifier, "pgd-10", dataset="")
+    own = replace(named, outcomes={"mine": named.outcomes["pgd-10"]})
+    other = replace(named, outcomes={"pgd-20": named.outcomes["pgd-10"]})
+    for report in (own, other, unnamed):
+        assert zoo.describe(classifier, "mine", report=report).evaluation["command"] is None
+    zoo.save(classifier, "mine", report=own)
+    assert zoo.card("mine").evaluation["command"] is None
+
+
+def test_without_an_attack_there_is_no_worst_case(classifier):
+    report = told(classifier)
+    assert report.worst_case is None and "–" in str(list(report.table().columns[1].cells))
+    assert zoo.describe(classifier, "mine", report=report).results == {"clean": 97.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"digests": {"weights": "0" * 64}}, "mine: the report is of other weights"),
+        ({"shard": "1/2"}, "mine: the report is of shard 1/2 alone"),
+    ],
+)
+def test_a_report_of_something_else_is_refused(classifier, options, message):
+    with pytest.raises(InputError, match=message):
+        zoo.save(classifier, "mine", report=told(classifier, "fgsm", **options))
 
 
 def test_an_entry_is_not_overwritten_unasked(entry):
