@@ -119,6 +119,12 @@ def test_a_run_is_not_begun_in_the_directory_of_another(copied):
         training.train(small_recipe(*FINISHED), copied)
 
 
+def test_a_run_that_could_not_begin_leaves_its_directory_to_another(tmp_path):
+    with pytest.raises(InputError, match="held_out"):
+        training.train(small_recipe("held_out=1000000"), tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
 def test_another_recipe_does_not_go_on_with_a_run(copied):
     other = small_recipe(*FINISHED, "epochs=3", "adversary.steps=5")
     with pytest.raises(InputError) as error:

@@ -22,6 +22,7 @@ from keras_robust.attacks import (
 )
 from keras_robust.attacks.ascent import Rule, begin, climb
 from keras_robust.attacks.objective import get_objective
+from keras_robust.errors import InputError
 from keras_robust.noise import Noise
 from keras_robust.threat import ThreatModel
 
@@ -328,3 +329,31 @@ def test_the_l2_step_survives_a_saturated_softmax(linear):
     np.testing.assert_allclose(
         (images - found).reshape(2), 0.5 * np.array([4.5, 1]) / np.hypot(4.5, 1), atol=1e-4
     )
+
+
+# Models that cannot be attacked
+
+
+def two_outputs():
+    images = keras.Input((2, 2, 1))
+    logits = keras.layers.Dense(4)(keras.layers.Flatten()(images))
+    return keras.Model(images, [logits, logits])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: "at_digits", "must be a built keras.Model. Received: 'at_digits'"),
+        (lambda: keras.Sequential([keras.layers.Dense(3)]), "must be a built keras.Model"),
+        (two_outputs, "must have one input and one output"),
+        (
+            lambda: keras.Sequential(
+                [keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(4, activation="softmax")]
+            ),
+            "outputs probabilities where logits are expected",
+        ),
+    ],
+)
+def test_what_cannot_be_attacked_is_told(make, message):
+    with pytest.raises(InputError, match=message):
+        PGD(eps=0.1)(make(), np.full((1, 2, 2, 1), 0.5, "float32"), np.array([0]))

@@ -91,3 +91,16 @@ def test_folders_that_cannot_be_used(flat, tmp_path_factory):
         write(torn / path / "a.png", 9)
     with pytest.raises(InputError, match=r"same classes.*dog.*eel"):
         data.info(f"folder:{torn}")
+
+    half = tmp_path_factory.mktemp("half")
+    for path in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        write(half / path / "a.png", 9)
+    with pytest.raises(InputError, match=r"train and test with a subfolder per class.*Received: train, val"):
+        data.info(f"folder:{half}")
+
+
+@pytest.mark.parametrize("name", ["0.png", "9.png"])
+def test_an_image_that_cannot_be_read_is_named(flat, name):
+    (flat / "cat" / name).write_bytes(b"no image")
+    with pytest.raises(InputError, match=rf"Not an image that can be read: .*cat/{name}"):
+        data.load(f"folder:{flat}", "train")

@@ -88,6 +88,13 @@ def test_the_epoch_that_is_best_against_the_worse_attack_is_kept(defense, tmp_pa
         }
 
 
+def test_without_a_file_training_ends_with_what_was_best(defense):
+    guard, _ = watch(defense, None, 3, white_box=Scripted(9, 2, 4), black_box=None)
+    assert defense.classifier.get_weights()[0].max() == 3.0
+    guard.on_train_end()
+    assert defense.classifier.get_weights()[0].max() == 2.0
+
+
 def test_of_equal_epochs_the_first_is_kept(defense, tmp_path):
     watch(defense, tmp_path / "b.weights.h5", 2, white_box=Scripted(5, 5), black_box=Scripted(3, 2))
     assert kept_scale(tmp_path / "b.weights.h5") == 1.0

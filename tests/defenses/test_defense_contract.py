@@ -271,6 +271,14 @@ def test_a_batch_of_the_wrong_kind_is_refused(change, message):
             run(images, labels, verbose=0)
 
 
+@pytest.mark.parametrize(("activation", "after"), [("softmax", []), (None, [keras.layers.Softmax()])])
+def test_a_classifier_that_outputs_probabilities_is_refused(activation, after):
+    last = keras.layers.Dense(CLASSES, activation=activation)
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), last, *after])
+    with pytest.raises(InputError, match="outputs probabilities where logits are expected"):
+        Standard(model)
+
+
 @pytest.mark.parametrize("name", [name for name in defenses if defenses[name].needs_adversary])
 def test_a_missing_adversary_is_told(name):
     with pytest.raises(InputError, match=r"needs an adversary .*Received: adversary=None"):

@@ -46,6 +46,12 @@ def test_a_card_must_bear_the_name_of_its_directory(entry):
         zoo.card("yours")
 
 
+def test_a_card_of_the_user_that_cannot_be_used_hides_no_other(entry):
+    entry.rename(entry.with_name("yours"))
+    with pytest.warns(UserWarning, match="must be that of its directory.* The entry is left out"):
+        assert "yours" not in {card.name for card in zoo.list()}
+
+
 def test_looking_does_not_import_tensorflow(entry):
     code = """
 import sys, keras_robust as kr
