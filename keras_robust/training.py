@@ -160,7 +160,7 @@ def history(directory: Path | str) -> list[dict[str, float]]:
     path = Path(directory) / HISTORY
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [{key: float(value) for key, value in row.items() if value != "NA"} for row in rows]
 
@@ -195,6 +195,6 @@ def _rewind(path: Path, epoch: int) -> Score:
     """Drop logged epochs that will be run again; the guard's best score of those that remain."""
     rows = [row for row in history(path.parent) if row["epoch"] < epoch]
     if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         write_text(path, "".join(lines[: len(rows) + 1]) if rows else "")
     return max(map(score, rows), default=score({}))

@@ -37,7 +37,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
             if not archive.exists():
                 raise FileNotFoundError(f"there is neither {archive} nor the folder {root}.")
             root = dl_manager.extract(archive) / root.name
-        self.info.features["label"].names = sorted((root / "wnids.txt").read_text().split())
+        self.info.features["label"].names = sorted((root / "wnids.txt").read_text(encoding="utf-8").split())
         return {"train": _training_images(root / "train"), "test": _validation_images(root / "val")}
 
     def _generate_examples(self, examples: Any) -> Any:
@@ -51,6 +51,6 @@ def _training_images(root: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _validation_images(root: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    for line in (root / "val_annotations.txt").read_text().splitlines():
+    for line in (root / "val_annotations.txt").read_text(encoding="utf-8").splitlines():
         name, label = line.split("\t")[:2]
         yield name, {"image": root / "images" / name, "label": label}

@@ -168,7 +168,7 @@ class EpochLog(keras.callbacks.Callback):
     @chief_only
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         row = {"epoch": epoch, **(logs or {})}
-        text = self.path.read_text() if self.path.exists() else ""
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         columns = next(csv.reader(text.splitlines()), list(row))
         added = io.StringIO()
         rows = csv.DictWriter(added, columns, restval="NA", extrasaction="ignore", lineterminator="\n")

@@ -59,7 +59,7 @@ class DistributedModel(keras.Model):
 def _write_on_chief(callback: keras.callbacks.BackupAndRestore, workers: Workers) -> None:
     """Let the chief alone back up: Keras would write the same files from every worker."""
     kept = Path(callback._training_metadata_path)
-    workers.agree("the backup that they see", kept.read_text() if kept.exists() else "none")
+    workers.agree("the backup that they see", kept.read_text(encoding="utf-8") if kept.exists() else "none")
     if not workers.is_chief:
         callback._save_model = callback.on_train_end = lambda logs=None: None
 

@@ -49,7 +49,7 @@ class Ledger:
         self._found[attack, block] = found
         if self._path is not None:
             try:
-                with self._path.open("a") as file:
+                with self._path.open("a", encoding="utf-8") as file:
                     file.write(_line({"attack": attack, "block": block, **found.to_dict()}))
                     file.flush()
                     os.fsync(file.fileno())
@@ -59,7 +59,7 @@ class Ledger:
     def _read(self, terms: dict[str, Any]) -> None:
         assert self._path is not None
         try:
-            lines = self._path.read_text().splitlines(keepends=True)
+            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
             whole = [line for line in lines if line.endswith("\n")]
             begun, *entries = map(json.loads, whole)
             for entry in entries:

@@ -217,7 +217,7 @@ class Report:
     def from_json(cls, path: Path | str) -> Report:
         """Read a report that `to_json` wrote."""
         try:
-            return cls.from_dict(json.loads(Path(path).read_text()))
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} is not a report: {error!r}.") from error
 

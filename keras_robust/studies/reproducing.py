@@ -130,7 +130,7 @@ class _Taking:
 
 
 def _read(path: Path) -> float:
-    value = json.loads(path.read_text())["value"]
+    value = json.loads(path.read_text(encoding="utf-8"))["value"]
     return math.nan if value is None else value
 
 

@@ -171,7 +171,7 @@ class Results:
             InputError: the file is no such thing, or the study has changed since.
         """
         try:
-            kept = json.loads(path.read_text())
+            kept = json.loads(path.read_text(encoding="utf-8"))
             cells = {
                 row: {column: Cell.from_dict(cell) for column, cell in found.items()}
                 for row, found in kept["cells"].items()
