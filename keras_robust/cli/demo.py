@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from keras_robust.cli import options
 from keras_robust.cli.output import console, import_tensorflow
 from keras_robust.cli.zoo import print_card
 
@@ -16,9 +17,7 @@ SHOWN_IN_CARD = "at_mnist"
 
 
 @click.command()
-@click.option(
-    "--out", type=click.Path(path_type=Path), default="demo", show_default=True, help="Where the files go."
-)
+@options.out("Where the files go.", default="demo", show_default=True)
 def demo(out: Path) -> None:
     """Train an undefended and a robust classifier, attack both, export the robust one.
 

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import click
 
+from keras_robust.cli import options
 from keras_robust.cli.evaluate import REPORT
 from keras_robust.cli.output import import_tensorflow, print_report
 
 
 @click.command()
 @click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Directory for the merged report.json."
-)
+@options.out("Directory for the merged report.json.", required=True)
 def merge(shards: tuple[Path, ...], out: Path) -> None:
     """Merge the reports of all SHARDS of one evaluation, directories or report.json files.
 

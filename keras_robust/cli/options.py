@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,9 +104,19 @@ def at_most(count: int) -> Any:
     )
 
 
-def out(help: str) -> Any:
+def out(help: str, **options: Any) -> Any:
     """The option --out, a directory."""
-    return click.option("--out", type=click.Path(path_type=Path), help=help)
+    return click.option("--out", type=click.Path(path_type=Path), callback=_writable, help=help, **options)
+
+
+def _writable(context: click.Context, option: click.Parameter, place: Path | None) -> Path | None:
+    """Refuse a directory that cannot be made or written, before the work whose results it is to take."""
+    if place is not None:
+        there = next(path for path in (place, *place.absolute().parents) if path.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK)):
+            why = "cannot be written" if there.is_dir() else "is a file"
+            raise InputError(f"Cannot write {place}: {there} {why}.")
+    return place
 
 
 def attack_on(network: Any, name: str, eps: float | None, norm: str | None) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from keras_robust.cli import options
 from keras_robust.cli.output import console, import_tensorflow
 from keras_robust.recipes import PROFILES
 
@@ -13,12 +14,8 @@ from keras_robust.recipes import PROFILES
 @click.command()
 @click.argument("study", required=False)
 @click.option("--profile", default="laptop", show_default=True, help=f"One of {', '.join(PROFILES)}.")
-@click.option(
-    "--out",
-    default="runs",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Directory of what is trained and measured, and of the results.",
+@options.out(
+    "Directory of what is trained and measured, and of the results.", default="runs", show_default=True
 )
 @click.option("--train/--no-train", default=True, show_default=True, help="Train what is missing.")
 @click.option("--list", "listed", is_flag=True, help="List the studies.")

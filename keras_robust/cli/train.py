@@ -17,7 +17,7 @@ from keras_robust.recipes import PROFILES
 @click.argument("recipe")
 @click.option("--profile", default="laptop", show_default=True, help=f"One of {', '.join(PROFILES)}.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
-@click.option("--out", type=click.Path(path_type=Path), help="Directory of the run.  [default: runs/RECIPE]")
+@options.out("Directory of the run.  [default: runs/RECIPE]")
 @click.option("--resume", is_flag=True, help="Go on with the run in the directory, if there is one.")
 @options.strategy
 def train(
