@@ -15,11 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from keras_robust.errors import InputError, is_finite, require, unknown_name
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
 
 JOIN_TIMEOUT = 300.0
@@ -215,6 +214,8 @@ class Workers:
         """What each worker has to say, in order."""
         if self.cluster is None:
             return [text]
+        import numpy as np  # half of what an import of the command line would take
+
         codes = np.frombuffer(text.encode(), np.uint8).astype(np.float32)
         with self.watched():
             sizes = self._gathered(np.array([len(codes)], np.float32))[:, 0].astype(int)
