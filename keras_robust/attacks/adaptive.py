@@ -32,8 +32,8 @@ class Adaptive(Sequence):
         step_size: of the plain climbs; None means 2.5 eps / steps.
         restarts: of every climb.
         version: "full", which climbs every objective twice, by Auto-PGD and by PGD with steps of one size;
-            or "loss", which climbs the first alone and by PGD: the loss that TRADES, ADR, MAT or MMC was
-            trained with, cross-entropy of other defenses.
+            or "loss", which climbs the first alone and by PGD: the loss that TRADES, MAT or MMC was
+            trained with, those terms of ADR's that one example has, cross-entropy of other defenses.
 
     Raises:
         InputError: an option is not as described.

@@ -28,6 +28,7 @@ from keras_robust.models.discriminators import (
     check_discriminator,
     seen_shape,
 )
+from keras_robust.models.manifold_transform import check_band
 
 _CHOICES = {
     "classifier_term": ("mse", "gan"),
@@ -130,6 +131,7 @@ class ATLD(Defense):
         )
         check_share("smoothing", smoothing, classifier.output_shape[-1])
         check_form(form)
+        check_band(band)
         self.discriminator = _discriminator(discriminator, classifier, on, bool(class_weight))
         self.settings: dict[str, Any] = {
             **chosen,

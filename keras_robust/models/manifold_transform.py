@@ -248,11 +248,19 @@ def _check(mode: str, eps: float, band: Sequence[float], threshold: float | None
     if on not in SEEN:
         raise unknown_name("place of the discriminator", on, SEEN)
     require(is_finite(eps) and eps >= 0, f"eps must be a finite number >= 0. Received: eps={eps!r}.")
-    require(
-        len(band) == 2 and all(map(is_finite, band)) and 0 <= band[0] <= band[1] <= 1,
-        f"band must be (low, high) with 0 <= low <= high <= 1. Received: band={band!r}.",
-    )
+    check_band(band)
     require(
         threshold is None or (is_finite(threshold) and 0 <= threshold <= 1),
         f"threshold must be a number in [0, 1] or None. Received: threshold={threshold!r}.",
+    )
+
+
+def check_band(band: Any) -> None:
+    """Refuse what is no range of probabilities."""
+    require(
+        isinstance(band, Sequence)
+        and len(band) == 2
+        and all(map(is_finite, band))
+        and 0 <= band[0] <= band[1] <= 1,
+        f"band must be (low, high) with 0 <= low <= high <= 1. Received: band={band!r}.",
     )

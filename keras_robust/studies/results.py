@@ -191,7 +191,7 @@ class Results:
         study = self.study
         seeds = f", mean ± deviation over {len(study.seeds)} seeds" if len(study.seeds) > 1 else ""
         return (
-            f"Ours on {study.examples} test images, profile {study.profile}{seeds}; in brackets the paper's."
+            f"Ours on {study.examples} examples of the test set, profile {study.profile}{seeds}; in brackets the paper's."
         )
 
     def _draw(self, directory: Path) -> list[Path]:

@@ -302,6 +302,8 @@ def test_a_classifier_without_latent_is_refused(name):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("atld", {"band": (0.9,)}, "band must be"),
+        ("atld", {"band": 3}, "band must be"),
         ("tla", {"margin": -1}, "margin must be"),
         ("bilateral", {"label_mass": 1.5}, "label_mass must be a number in"),
         ("bilateral", {"gamma": 0}, "gamma must be"),
