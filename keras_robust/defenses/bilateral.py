@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from keras_robust.defenses.base import Batch, Defense, defenses
-from keras_robust.errors import is_finite, require
 from keras_robust.losses import adversarial_labels, soft_cross_entropy
+from keras_robust.losses.adversarial_labels import check_gamma
 from keras_robust.losses.soft_cross_entropy import check_share
 
 
@@ -48,7 +48,7 @@ class Bilateral(Defense):
     ) -> None:
         super().__init__(classifier, adversary, terms={"adversarial": 1.0}, **options)
         check_share("label_mass", label_mass, classifier.output_shape[-1])
-        require(is_finite(gamma) and gamma > 0, f"gamma must be a finite number > 0. Received: {gamma!r}.")
+        check_gamma(gamma)
         self.label_mass = label_mass
         self.gamma = gamma
 

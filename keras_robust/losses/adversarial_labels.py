@@ -6,6 +6,9 @@ from typing import Any
 
 from keras import ops
 
+from keras_robust.errors import is_finite, require
+from keras_robust.losses.soft_cross_entropy import check_share
+
 
 def adversarial_labels(labels: Any, logits: Any, mass: float = 0.5, gamma: float = 0.01) -> Any:
     """Labels `(B,)` as distributions `(B, K)` float32 that raise the cross-entropy of the logits.
@@ -20,12 +23,22 @@ def adversarial_labels(labels: Any, logits: Any, mass: float = 0.5, gamma: float
         mass: off the label, in [0, 1].
         gamma: > 0; as it grows the labels become `smoothed_labels`.
 
+    Raises:
+        InputError: mass or gamma out of range.
+
     Source: Bilateral adversarial training, Wang & Zhang 2019, section 3.3.
     """
     num_classes = logits.shape[-1]
+    check_share("mass", mass)
+    check_gamma(gamma)
     own = ops.one_hot(labels, num_classes, dtype="float32")
     v = -ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
     least = ops.min(ops.where(own > 0, float("inf"), v), axis=-1, keepdims=True)
     shares = (1.0 - own) * (v - least + gamma)
     shares = shares / ops.sum(shares, axis=-1, keepdims=True)
     return ops.stop_gradient((1.0 - mass) * own + mass * shares)
+
+
+def check_gamma(gamma: float) -> None:
+    """Refuse what is no share of the most confusing class."""
+    require(is_finite(gamma) and gamma > 0, f"gamma must be a finite number > 0. Received: {gamma!r}.")

@@ -19,5 +19,6 @@ def pair_weights(labels: Any, alpha: float) -> Any:
 
     Source: ADR, Bui et al. 2020, global compactness.
     """
+    check_alpha(alpha)
     labels = ops.reshape(labels, (-1, 1))
     return ops.where(labels == ops.transpose(labels), 1.0, (alpha - 1.0) / alpha)

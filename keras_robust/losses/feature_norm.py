@@ -64,7 +64,7 @@ def feature_norm(norm: int | str) -> FeatureNorm:
     Raises:
         InputError: another order.
     """
-    require(norm in _NORMS, f'The norm of a latent is 1, 2 or "inf". Received: norm={norm!r}.')
+    require(norm in list(_NORMS), f'The norm of a latent is 1, 2 or "inf". Received: norm={norm!r}.')
     return _NORMS[norm]
 
 

@@ -27,8 +27,12 @@ def manifold_bound(clean_scores: Any, adversarial_scores: Any, form: str = "js")
         adversarial_scores: `(B,)`, the same for adversarial ones.
         form: "js" or "gan". The pair printed in ATLD's paper mixes the two and bounds neither.
 
+    Raises:
+        InputError: another form.
+
     Source: Nowozin et al. 2016 (f-GAN), table 6; ATLD (ICLR 2021 submission), section 3.2.
     """
+    check_form(form)
     scores = ops.cast(clean_scores, "float32"), ops.cast(adversarial_scores, "float32")
     return ops.log_sigmoid(scores[0]) + ops.log_sigmoid(-scores[1]) + 2.0 * FORMS[form]
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_robust.errors import require
+from keras_robust.errors import is_finite, require
 
 
 def _true_and_best_other(labels: Any, logits: Any) -> tuple[Any, Any]:
@@ -63,6 +63,11 @@ class Margin(keras.losses.Loss):
     Args:
         confidence: the margin (>= 0, in logits) by which the true class should stand above.
 
+    Raises:
+        InputError: another confidence.
+
+    Source: Carlini & Wagner 2017, f6 with kappa.
+
     >>> import numpy as np
     >>> float(Margin(confidence=1.0)(np.array([0]), np.array([[3.0, 1.0]], "float32")))
     0.0
@@ -76,6 +81,10 @@ class Margin(keras.losses.Loss):
         dtype: Any = None,
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+        require(
+            is_finite(confidence) and confidence >= 0,
+            f"confidence must be a finite number >= 0. Received: confidence={confidence!r}.",
+        )
         self.confidence = confidence
 
     def call(self, y_true: Any, y_pred: Any) -> Any:

@@ -18,8 +18,13 @@ def smoothed_labels(labels: Any, num_classes: int, smoothing: float = 0.5) -> An
         num_classes: number of classes K, >= 2.
         smoothing: mass off the label, in [0, 1].
 
+    Raises:
+        InputError: smoothing or number of classes out of range.
+
     Source: Feature Scattering (Zhang & Wang 2019) and ATLD, both with 0.5.
     """
+    check_share("smoothing", smoothing)
+    require(num_classes >= 2, f"Soft labels need 2 classes or more. Received: {num_classes}.")
     others = smoothing / (num_classes - 1)
     return others + (1.0 - smoothing - others) * ops.one_hot(labels, num_classes, dtype="float32")
 

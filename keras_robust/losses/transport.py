@@ -23,8 +23,12 @@ def transport_plan(
         iterations: at most so many.
         tolerance: stop once the potentials of the rows move by less than this, summed over the rows.
 
+    Raises:
+        InputError: an option is not as described.
+
     Source: Cuturi 2013; stopping rule and defaults of Feature Scattering (Zhang & Wang 2019).
     """
+    check_transport(regularization, iterations, tolerance)
     costs = ops.cast(costs, "float32")
     rows, columns = (ops.cast(size, "float32") for size in ops.shape(costs))
 

@@ -57,6 +57,7 @@ def triplet(labels: Any, anchors: Any, features: Any, margin: float = 0.03) -> A
 
     Source: TLA, Mao et al. 2019, equation 3.
     """
+    check_margin(margin)
     chosen = partners(labels, anchors, features)
     near = cosine_distance(anchors, ops.take(features, chosen.positive, axis=0))
     far = cosine_distance(anchors, ops.take(features, chosen.negative, axis=0))
