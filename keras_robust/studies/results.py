@@ -190,7 +190,8 @@ class Results:
     def _caption(self) -> str:
         study = self.study
         seeds = f", mean ± deviation over {len(study.seeds)} seeds" if len(study.seeds) > 1 else ""
-        return f"Ours on {study.examples} examples of the test set, profile {study.profile}{seeds}; in brackets the paper's."
+        ours = f"Ours on {study.examples} examples of the test set, profile {study.profile}{seeds}"
+        return f"{ours}; in brackets the paper's."
 
     def _draw(self, directory: Path) -> list[Path]:
         """Every row as a curve over the columns, whose names are numbers."""
