@@ -121,8 +121,7 @@ def check_logits(outputs: Any) -> np.ndarray:
     sums_to_one = np.allclose(logits.sum(axis=-1), 1, rtol=0, atol=PROBABILITY_TOLERANCE)
     require(
         not (within and sums_to_one),
-        "The model outputs probabilities where logits are expected: all outputs are in [0, 1] and sum to 1. "
-        "Remove its last softmax.",
+        f"{_PROBABILITIES} All outputs are in [0, 1] and sum to 1: remove the last softmax.",
     )
     return logits
 
@@ -151,6 +150,30 @@ def check_model(model: Any) -> None:
         all(isinstance(shape, tuple) for shape in shapes),
         f"The model must have one input and one output. Received: input {shapes[0]}, output {shapes[1]}.",
     )
+    check_end(model)
+
+
+def check_end(model: Any) -> None:
+    """Refuse a model whose last layer is a softmax, without a pass through it.
+
+    Args:
+        model: a built `keras.Model`.
+
+    Raises:
+        InputError: its last layer turns logits into probabilities.
+    """
+    last = model
+    while getattr(last, "layers", []):
+        last = last.layers[-1]
+    softmax = type(last).__name__ == "Softmax" or _name_of(getattr(last, "activation", None)) == "softmax"
+    require(not softmax, f"{_PROBABILITIES} Its last layer is a softmax: remove it. Received: {model!r}.")
+
+
+def _name_of(function: Any) -> str:
+    return getattr(function, "__name__", "")
+
+
+_PROBABILITIES = "The model outputs probabilities where logits are expected."
 
 
 def _as_array(values: Any, what: str) -> np.ndarray:

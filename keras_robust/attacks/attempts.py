@@ -91,6 +91,7 @@ class LikeliestTargets(RepeatedAttack):
 def require_count(name: str, value: Any) -> None:
     """Refuse what is not an integer >= 1, or does not fit into 32 bits."""
     require(
-        isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31,
-        f"{name} must be an integer >= 1, below 2**31. Received: {name}={value!r}.",
+        isinstance(value, int) and not isinstance(value, bool) and value >= 1,
+        f"{name} must be an integer >= 1. Received: {name}={value!r}.",
     )
+    require(value < 2**31, f"{name} must be below 2**31. Received: {name}={value!r}.")

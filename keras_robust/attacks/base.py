@@ -13,7 +13,7 @@ from keras_robust.errors import require, unknown_name
 from keras_robust.models.precision import bfloat16_copy
 from keras_robust.registry import Registry
 from keras_robust.threat import NORMS, ThreatModel
-from keras_robust.validation import check_images, check_labels, check_logits, check_model
+from keras_robust.validation import check_images, check_labels, check_model
 
 attacks: Registry[type[Attack]] = Registry("attack")
 
@@ -110,7 +110,6 @@ class Attack:
         )
         check_model(model)
         images = self._within_bounds(check_images(images, shape=model.input_shape[1:]))
-        check_logits(model(images[:8], training=False))
         labels = check_labels(labels, num_classes=model.output_shape[-1], length=len(images))
         self._check_targets(targets)
         if targets is not None:

@@ -119,6 +119,10 @@ class OnCosines(Objective):
         return self.objective.targetable
 
     @property
+    def coupled(self) -> bool:  # type: ignore[override]
+        return self.objective.coupled
+
+    @property
     def label(self) -> str:
         return f"{self.objective.label} on cosines"
 

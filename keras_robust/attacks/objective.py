@@ -24,11 +24,13 @@ class Objective:
     """Base: subclass it, give `__call__`, and register it under a name.
 
     `needs_clean` asks for the view of the clean images in `goal.clean`; an objective that ignores
-    the labels and has no targeted form says so with `targetable = False`.
+    the labels and has no targeted form says so with `targetable = False`, and one whose value of an
+    example depends on the others of its batch with `coupled = True`.
     """
 
     needs_clean = False
     targetable = True
+    coupled = False
 
     def __call__(self, view: View, goal: Goal) -> Any:
         raise NotImplementedError
@@ -171,6 +173,10 @@ class Weighted(Objective):
     @property
     def targetable(self) -> bool:  # type: ignore[override]
         return all(objective.targetable for objective in self.objectives)
+
+    @property
+    def coupled(self) -> bool:  # type: ignore[override]
+        return any(objective.coupled for objective in self.objectives)
 
     @property
     def label(self) -> str:

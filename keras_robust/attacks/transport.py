@@ -37,6 +37,7 @@ class Transport(Objective):
 
     needs_clean = True
     targetable = False
+    coupled = True
 
     def __post_init__(self) -> None:
         check_transport(self.regularization, self.iterations, self.tolerance)

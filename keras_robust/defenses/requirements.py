@@ -8,6 +8,7 @@ import keras
 
 from keras_robust.errors import require
 from keras_robust.models.graph import inner_layers
+from keras_robust.validation import check_end
 
 LayerType = type[keras.layers.Layer]
 
@@ -19,18 +20,7 @@ def check_built(classifier: Any) -> None:
         "The classifier must be a built keras.Model: give it a keras.Input, or call it once. "
         f"Received: {classifier!r}.",
     )
-    require(
-        not _ends_in_softmax(classifier),
-        "The classifier outputs probabilities where logits are expected. Remove its last softmax. "
-        f"Received: {classifier!r}.",
-    )
-
-
-def _ends_in_softmax(layer: keras.layers.Layer) -> bool:
-    while getattr(layer, "layers", []):
-        layer = layer.layers[-1]
-    softmax = keras.activations.softmax
-    return isinstance(layer, keras.layers.Softmax) or getattr(layer, "activation", None) is softmax
+    check_end(classifier)
 
 
 def check_head(defense: str, classifier: keras.Model, needed: LayerType) -> None:
