@@ -112,10 +112,9 @@ def describe(
         card = replace(card, **_trained(recipe, seconds))
     if report is not None:
         _check_whole(name, classifier, report)
-        card = replace(card, **_measured(report, card))
-        card = replace(
-            card, evaluation={**(card.evaluation or {}), "command": _command(card, classifier, report)}
-        )
+        # Of examples without a name it does not say the dataset.
+        card = replace(card, dataset=report.dataset or card.dataset, threat=dict(report.threat))
+        card = replace(card, **_measured(card, classifier, report))
     return replace(card, further=[_further(card, classifier, other) for other in further])
 
 
@@ -223,12 +222,9 @@ def _check_whole(name: str, classifier: LatentClassifier, report: Report) -> Non
     )
 
 
-def _measured(report: Report, card: Card) -> dict[str, Any]:
-    """What a report says; where it says nothing, of examples without a name, what the card says already."""
+def _measured(card: Card, classifier: LatentClassifier, report: Report) -> dict[str, Any]:
     worst = {} if report.worst_case is None else {WORST_CASE: report.worst_case}
     return {
-        "dataset": report.dataset or card.dataset,
-        "threat": dict(report.threat),
         "flags": list(report.flags),
         "results": _rounded({**_counted(report), **worst}),
         "evaluation": {
@@ -236,6 +232,7 @@ def _measured(report: Report, card: Card) -> dict[str, Any]:
             "seed": report.seed,
             "versions": dict(report.versions),
             "stages": _stages(report),
+            "command": _command(card, classifier, report),
         },
     }
 
