@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from keras_robust.analysis.detection import EVADING
 from keras_robust.cli.output import console
 from keras_robust.detection import Detector
 from keras_robust.errors import require
-from keras_robust.studies.measures import PROTOCOLS, Subject, measures
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = 1000  # of the headline: the same for every attack on it
@@ -26,7 +24,7 @@ WHOLE = ("pgd-40",)  # also on the whole test set
 OF_DETECTORS = "pgd-40"  # judged on, and evaded by
 LARGE = 10_000_000  # bytes of weights
 KNOWN = 10_000  # training images that make the densities
-OF_VARIANTS = "pgd-40"  # of each further variant, by protocol
+ON_VARIANTS = ("pgd-20", "autoattack-fast")  # of each further variant, by every protocol
 
 
 def attack_and_number(text: str) -> tuple[str, int]:
@@ -52,6 +50,9 @@ def attack_and_number(text: str) -> tuple[str, int]:
     metavar="ATTACK:NUMBER",
     help="Also one such as rays:200, an attack on as many examples.",
 )
+@click.option(
+    "--on-variants", multiple=True, default=ON_VARIANTS, show_default=True, help="Of each further variant."
+)
 @click.option("--detector", "guards", multiple=True, help="Fit one such as er1, and keep it with the model.")
 @click.option(
     "--fit-on", default=OF_DETECTORS, show_default=True, help="The attack that detectors learn from."
@@ -63,6 +64,7 @@ def make_zoo(
     attacks: tuple[str, ...],
     whole: bool,
     fewer: tuple[tuple[str, int], ...],
+    on_variants: tuple[str, ...],
     guards: tuple[str, ...],
     fit_on: str,
     runs: Path,
@@ -81,18 +83,17 @@ def make_zoo(
         kept = {"directory": directory / "headline", "resume": True}
         headline = kr.evaluate(model, recipe.dataset, attacks, examples=min(EXAMPLES, size), **kept)
         further = measured_further(model, recipe, directory, whole and size > EXAMPLES, fewer)
-        card = kr.zoo.describe(
-            model, name, recipe, headline, further=further, seconds=trained.training["seconds"]
-        )
-        variants = variants_measured(model, recipe, directory, min(EXAMPLES, size))
+        variants = variants_measured(model, recipe, directory, on_variants, min(EXAMPLES, size))
+        seconds = trained.training["seconds"]
+        card = kr.zoo.describe(model, name, recipe, headline, further, variants, seconds)
         fitted = detectors_fitted(model, recipe, guards, fit_on)
         judged = {
             name: {"results": detection_measured(model, recipe, guard, fit_on)}
             for name, guard in fitted.items()
         }
-        card = replace(card, variants=variants, detectors=judged, license="Apache-2.0")
+        card = replace(card, detectors=judged, license="Apache-2.0")
         kr.zoo.write(ROOT / "zoo" / name, model, card, fitted)
-        for report in (headline, *further):
+        for report in (headline, *further, *(report for _, report in variants.values())):
             console().print(report.table())
             console().print(*report.flags)
         write_pages()
@@ -123,20 +124,15 @@ def rounded(model: Any) -> Any:
 
 
 def variants_measured(
-    model: Any, recipe: kr.recipes.Recipe, directory: Path, examples: int
-) -> dict[str, Any]:
-    """The variants of a model with what each that is no plain classifier withstands, by protocol."""
-    opened = cache(lambda name: rounded(kr.zoo.open_model(f"{directory}:{name}")[0]))
-    subject = Subject(model, recipe.dataset, recipe.threat, examples, 0, directory, opened)
-
-    def measured(name: str, options: dict[str, Any] | None) -> dict[str, Any] | None:
-        found = {
-            f"{OF_VARIANTS} {protocol}": round(measures["variant"](subject, name, OF_VARIANTS, protocol), 2)
-            for protocol in (PROTOCOLS if options else ())
-        }
-        return {**options, "results": found} if options else None
-
-    return {name: measured(name, options) for name, options in model.variants.items()}
+    model: Any, recipe: kr.recipes.Recipe, directory: Path, attacks: tuple[str, ...], examples: int
+) -> dict[str, tuple[Any, kr.evaluation.Report]]:
+    """The variants of a model that are no plain classifiers, each with what it withstands."""
+    found = {}
+    for name in (name for name, options in model.variants.items() if options):
+        variant = rounded(kr.zoo.open_model(f"{directory}:{name}")[0])
+        kept = {"directory": directory / f"variant-{name}", "resume": True}
+        found[name] = variant, kr.evaluate(variant, recipe.dataset, attacks, examples=examples, **kept)
+    return found
 
 
 def detectors_fitted(

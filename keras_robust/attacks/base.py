@@ -72,6 +72,11 @@ class Attack:
         """The attacks that it makes in turn on what still stands, by name; just itself for most."""
         return {"": self}
 
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The options that every attack has."""
+        return {field.name: getattr(self, field.name) for field in fields(Attack)}
+
     @classmethod
     def options_for(cls, model: keras.Model) -> dict[str, Any]:
         """Options that the attack takes from the model it is to be made on."""

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-_CACHE = "_keras_robust_compiled"
+from keras_robust.models.kept import kept_on
+
+_GRAPHS = "graphs"
 
 
 def compiled(
@@ -20,7 +22,7 @@ def compiled(
     `signature` fixes the arguments: with free batch dimensions one trace serves every batch size
     (XLA still compiles each size), and there is never a second one.
     """
-    graphs = vars(model).setdefault(_CACHE, {})
+    graphs = kept_on(model, _GRAPHS, dict)
     jit = use_jit(jit_compile)
     if (key, jit) not in graphs:
         function = tf.function(build(), input_signature=signature, jit_compile=jit, autograph=False)
@@ -82,4 +84,4 @@ def gather(state: Any, rows: np.ndarray) -> Any:
 
 def trace_count(model: Any) -> int:
     """How many graphs have been traced for attacks on `model`."""
-    return len(vars(model).get(_CACHE, {}))
+    return len(kept_on(model, _GRAPHS, dict))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -19,11 +19,6 @@ class Sequence(Attack):
     @property
     def stages(self) -> dict[str, Attack]:
         raise NotImplementedError
-
-    @property
-    def shared(self) -> dict[str, Any]:
-        """The options that every attack has, for the stages."""
-        return {field.name: getattr(self, field.name) for field in fields(Attack)}
 
     def _run(
         self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, key: tuple[int, int]

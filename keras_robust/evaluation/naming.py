@@ -131,14 +131,17 @@ def _default(attack: attacks.Attack, option: str) -> Any:
 def settings(attack: attacks.Attack) -> dict[str, Any]:
     """The settings a report states: what is not an attack's default, its budget, and the step size."""
     said = {"norm", "eps", "loss", attack.budget}
-    stated = {
-        field.name: _plain(value)
-        for field in fields(attack)
-        if (value := getattr(attack, field.name)) is not None
-        and value != math.inf
-        and (field.name in said or value != field.default)
-        and field.name not in _UNSAID
-    }
+    stated: dict[str, Any] = {}
+    for field in fields(attack):
+        value = getattr(attack, field.name)
+        if isinstance(value, attacks.Attack):
+            stated |= settings(value)
+        elif (
+            value not in (None, math.inf)
+            and (field.name in said or value != field.default)
+            and field.name not in _UNSAID
+        ):
+            stated[field.name] = _plain(value)
     if hasattr(attack, "step"):
         stated["step_size"] = attack.step()
     return stated

@@ -24,6 +24,7 @@ from keras_robust.evaluation.placement import Replica, on_replicas, replicas
 from keras_robust.evaluation.probes import MOST, probe
 from keras_robust.evaluation.progress import Begin
 from keras_robust.evaluation.progress import progress as bars
+from keras_robust.evaluation.protocols import by_protocol
 from keras_robust.evaluation.report import Outcome, Report, Stage
 from keras_robust.evaluation.shards import Shard
 from keras_robust.evaluation.source import Examples, examples_of, threat_of
@@ -58,7 +59,10 @@ def evaluate(
         model: maps images in [0, 1] to logits `(B, K)`; evaluated in float32, left unchanged.
         examples_from: `(images, labels)`, or the name of a dataset, whose test set is taken.
         attacks: short names ("pgd-40": 40 steps, "square-5000": 5000 queries, "autoattack"), `Attack`
-            objects, or a mapping from names to attacks. "clean" is always reported.
+            objects, or a mapping from names to attacks. "clean" is always reported. On a classifier that
+            changes its input, such as one with a manifold transform, white-box attacks are made end to end,
+            by every gradient that it offers; "NAME grey_box" is what is left by images made on the static
+            classifier behind it.
         eps, norm, step_size: the threat model; by default that of the model's card. Gradient attacks
             without a step size take 2.5 eps / steps.
         examples: evaluate a random subset of this size, drawn with `seed`; None: all.
@@ -102,7 +106,7 @@ def evaluate(
 
     def prepared() -> tuple[dict[str, Any], dict[str, Attack | None], Examples, dict[int, np.ndarray]]:
         threat = threat_of(model, eps, norm, step_size)
-        named = named_attacks(attacks, threat, model)
+        named = by_protocol(named_attacks(attacks, threat, model), model)
         taken = examples_of(model, examples_from, examples, seed)
         return threat, named, taken, part.blocks(len(taken.labels), batch_size)
 

@@ -12,6 +12,7 @@ from keras_robust.errors import is_finite, require, unknown_name
 from keras_robust.layers import StraightThrough
 from keras_robust.models.discriminators import SEEN, check_discriminator, kept_beside
 from keras_robust.models.registry import wrappers
+from keras_robust.models.ways import STATIC
 
 MODES = ("imt", "imt+")
 GRADIENTS = ("identity", "second_order")
@@ -38,9 +39,9 @@ def with_manifold_transform(
     is one graph: it serves, saves and exports as a SavedModel (TFLite has no gradients).
 
     Nothing about it is a secret: an attack on the result goes end to end. `gradient` chooses what such an
-    attack is given for the step itself, and changes no output: to try both, attack a copy with the other
-    value. Images made on `model` and shown to the result are the grey-box protocol of the paper, whose
-    attacker does not know of the transform; `evaluation.transfer` does that.
+    attack is given for the step itself, and changes no output. Images made on `model` and shown to the
+    result are the grey-box protocol of the paper, whose attacker does not know of the transform. `evaluate`
+    attacks the result by both values and in the grey box.
 
     Args:
         model: `LatentClassifier`, images `(B, ...)` in [0, 1] to logits `(B, K)`. Layers and variables are
@@ -202,15 +203,15 @@ class ManifoldTransformed(keras.Model):
         """Latent `(B, ...)` and logits `(B, K)` of the transformed images."""
         return self.classifier.latent_and_logits(self.step(images), training=training)
 
-    # A method: saving walks over a model's attributes, and would keep these and, without end, theirs.
-    def surrogates(self) -> list[keras.Model]:
-        """Models of the same outputs whose gradients an attack should try as well: the other ways through."""
-        others = [gradient for gradient in GRADIENTS if gradient != self.gradient]
+    def ways(self) -> dict[str, keras.Model]:
+        """On what an attack should make its images as well: see `models.ways`."""
         options = {**self.transform.settings, "name": self.name}
-        return [
-            ManifoldTransformed(self.classifier, self.discriminator, gradient=gradient, **options)
-            for gradient in others
-        ]
+        others = {
+            gradient: ManifoldTransformed(self.classifier, self.discriminator, gradient=gradient, **options)
+            for gradient in GRADIENTS
+            if gradient != self.gradient
+        }
+        return {STATIC: self.classifier, **others}
 
     def get_config(self) -> dict[str, Any]:
         parts = _parts_config(self)

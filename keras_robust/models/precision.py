@@ -8,8 +8,7 @@ import keras
 
 from keras_robust.errors import InputError
 from keras_robust.models.graph import last_operation
-
-_COPY = "_keras_robust_bfloat16"
+from keras_robust.models.kept import kept_on
 
 
 def in_float32(model: keras.Model) -> keras.Model:
@@ -24,9 +23,7 @@ def bfloat16_copy(model: keras.Model) -> keras.Model:
 
     It is kept on the model, and takes over the model's weights at each call.
     """
-    if _COPY not in vars(model):
-        vars(model)[_COPY] = _in_bfloat16(model)
-    copy = vars(model)[_COPY]
+    copy = kept_on(model, "bfloat16", lambda: _in_bfloat16(model))
     copy.set_weights(model.get_weights())
     return copy
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,19 +100,46 @@ def variant(
         name: of the variant.
         attack: as in `accuracy`.
         protocol: "grey_box": images made on the default variant are shown to this one, whose attacker does
-            not know of it; "end_to_end": they are made on this one, through each of its `surrogates` too;
-            "worst_case": both, and no attack.
+            not know of it; "end_to_end": they are made on this one, in all ways that `evaluate` knows;
+            "worst_case": both.
         eps: the radius, where it is not the recipe's.
     """
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
-    shown = subject.variant(name)
-    ends = _ways_through(shown)
-    made_on = {"grey_box": [subject.model], "end_to_end": ends, "worst_case": [subject.model, *ends]}
     threat = {**subject.threat, "eps": subject.threat["eps"] if eps is None else eps}
-    found = [attacked_images(subject, model, attack, threat) for model in made_on[protocol]]
-    clean = attacked_images(subject, subject.model, "clean", threat)
-    return _right(subject, shown, [clean, *found])
+    *single, _ = PROTOCOLS
+    shown = replace(subject, model=subject.variant(name))
+    asked = json.dumps([subject.dataset, subject.examples, subject.seed, attack, threat])
+    parts = [protocol] if protocol in single else single
+    stand = [_standing(_Attacked(shown.model, asked, part, shown)) for part in parts]
+    return 100.0 * float(np.logical_and.reduce(stand).mean())
+
+
+@dataclass(frozen=True)
+class _Attacked:
+    """An attack by one protocol on a model that changes its input; what is asked for is all that tells."""
+
+    model: keras.Model
+    asked: str
+    protocol: str
+    subject: Subject = field(compare=False)
+
+
+@lru_cache(maxsize=32)  # rows share them
+def _standing(of: _Attacked) -> np.ndarray:
+    """Which examples, `(N,)` bool, survive."""
+    from keras_robust.attacks.made_on import MadeOn
+    from keras_robust.evaluation.protocols import GREY_BOX, by_protocol
+    from keras_robust.models.ways import STATIC
+
+    *_, attack, threat = json.loads(of.asked)
+    ((name, made),) = _named(attack, threat, of.model).items()
+    if made is None or of.protocol != GREY_BOX:
+        made = by_protocol({name: made}, of.model)[name]
+    else:
+        made = MadeOn.of(made, STATIC)
+    subject = replace(of.subject, directory=of.subject.directory / of.protocol)
+    return _evaluated(subject, {name: made}, threat).correct
 
 
 @measures.register("distance")
@@ -146,8 +173,12 @@ def transfer(
         attack: as in `accuracy`.
         variant: of the subject.
     """
+    from keras_robust.attacks import classify
+
     shown = subject.variant(variant) if variant else subject.model
-    return _right(subject, shown, [attacked_images(subject, source.model, attack, source.threat)])
+    images = attacked_images(subject, source.model, attack, source.threat)
+    labels = load(subject.dataset, "test", subject.examples, subject.seed).labels
+    return 100.0 * float((classify(shown, images) == labels).mean())
 
 
 def attack_on(model: keras.Model, threat: Mapping[str, Any], attack: str | dict[str, Any]) -> Attack:
@@ -164,11 +195,15 @@ def _attacked(
     norm: str | None = None,
     step_size: float | None = None,
 ) -> Outcome:
-    from keras_robust.evaluation import evaluate
-
     given = {"eps": eps, "norm": norm, "step_size": step_size}
     threat = {**subject.threat, **{key: value for key, value in given.items() if value is not None}}
-    named = _named(attack, threat, subject.model)
+    return _evaluated(subject, _named(attack, threat, subject.model), threat)
+
+
+def _evaluated(subject: Subject, named: dict[str, Attack | None], threat: Mapping[str, Any]) -> Outcome:
+    """What the one attack that is named leaves of the subject's examples."""
+    from keras_robust.evaluation import evaluate
+
     report = evaluate(
         subject.model,
         subject.dataset,
@@ -219,23 +254,9 @@ def attacked_images(
     return _adversarial(model, asked, subject.dataset, subject.examples, subject.seed)
 
 
-@lru_cache(maxsize=8)  # rows share them
-def _ways_through(model: keras.Model) -> list[keras.Model]:
-    return [model, *getattr(model, "surrogates", list)()]
-
-
 @lru_cache(maxsize=32)  # rows share what was made on one model
 def _adversarial(model: keras.Model, asked: str, dataset: str, examples: int, seed: int) -> np.ndarray:
     attack, threat = json.loads(asked)
     (made,) = _named(attack, threat, model).values()
     images, labels = load(dataset, "test", examples, seed)
     return images if made is None else made(model, images, labels, seed=seed)
-
-
-def _right(subject: Subject, model: keras.Model, versions: Iterable[np.ndarray]) -> float:
-    """Share of the examples that a model gets right in every version of them, in percent."""
-    from keras_robust.attacks import classify
-
-    labels = load(subject.dataset, "test", subject.examples, subject.seed).labels
-    right = [classify(model, version) == labels for version in versions]
-    return 100.0 * float(np.logical_and.reduce(right).mean())

@@ -62,7 +62,8 @@ class Card:
         companions: models beside the classifier, such as a discriminator, by kind, each
             `{"architecture", "sha256", "size", "url"}`.
         variants: ways to use the classifier by name, the first the default: null is the classifier as it is,
-            otherwise `{"wrapper": {"name": ..., **options}, "results": ...}`, a name in `models.wrappers`.
+            otherwise `{"wrapper": {"name": ..., **options}, "results", "examples", "command"}`, a name in
+            `models.wrappers` and what `evaluate` found of it.
         detectors: detectors of adversarial inputs that were fit to it, by name, each
             `{"sha256", "size", "url", "results"}`; `results` as `detection.DetectionMetrics` has them, under
             the attack that they name.
@@ -220,7 +221,12 @@ def _detector(sha256: str, size: int, url: str | None = None, results: dict[str,
     """What a card says of a detector that was fit to it."""
 
 
-def _variant(wrapper: dict[str, Any], results: dict[str, Any] | None = None) -> None:
+def _variant(
+    wrapper: dict[str, Any],
+    results: dict[str, Any] | None = None,
+    examples: int | None = None,
+    command: str | None = None,
+) -> None:
     """What a card says of a way to use the classifier."""
 
 

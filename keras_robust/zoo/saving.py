@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from keras_robust.errors import InputError, require
@@ -17,6 +18,7 @@ from keras_robust.zoo.lookup import user_directory
 from keras_robust.zoo.weights import sha256_and_size
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
 
     from keras_robust.detection import Detector
@@ -76,6 +78,7 @@ def describe(
     recipe: Recipe | None = None,
     report: Report | None = None,
     further: Iterable[Report] = (),
+    variants: Mapping[str, tuple[keras.Model, Report]] = MappingProxyType({}),
     seconds: float | None = None,
 ) -> Card:
     """The card of a classifier, all but the file's sha256 and size, which `write` fills in.
@@ -85,6 +88,7 @@ def describe(
     Args:
         classifier, name, recipe, report: as in `save`.
         further: reports on other sets of examples.
+        variants: variants of the classifier by name, each with a report on it.
         seconds: how long the training took.
 
     Raises:
@@ -115,7 +119,19 @@ def describe(
         # Of examples without a name it does not say the dataset.
         card = replace(card, dataset=report.dataset or card.dataset, threat=dict(report.threat))
         card = replace(card, **_measured(card, classifier, report))
-    return replace(card, further=[_further(card, classifier, other) for other in further])
+    found = {
+        variant: {
+            **card.variants[variant],
+            **_further(replace(card, name=f"{name}:{variant}"), model, other),
+            "results": _results(other),
+        }
+        for variant, (model, other) in variants.items()
+    }
+    return replace(
+        card,
+        further=[_further(card, classifier, other) for other in further],
+        variants={**card.variants, **found},
+    )
 
 
 def write(
@@ -223,10 +239,9 @@ def _check_whole(name: str, classifier: LatentClassifier, report: Report) -> Non
 
 
 def _measured(card: Card, classifier: LatentClassifier, report: Report) -> dict[str, Any]:
-    worst = {} if report.worst_case is None else {WORST_CASE: report.worst_case}
     return {
         "flags": list(report.flags),
-        "results": _rounded({**_counted(report), **worst}),
+        "results": _results(report),
         "evaluation": {
             "examples": report.examples,
             "seed": report.seed,
@@ -246,9 +261,9 @@ def _stages(report: Report) -> dict[str, dict[str, float]]:
     }
 
 
-def _further(card: Card, classifier: LatentClassifier, report: Report) -> dict[str, Any]:
+def _further(card: Card, model: keras.Model, report: Report) -> dict[str, Any]:
     results = _rounded(_counted(report))
-    return {"examples": report.examples, "results": results, "command": _command(card, classifier, report)}
+    return {"examples": report.examples, "results": results, "command": _command(card, model, report)}
 
 
 def _counted(report: Report) -> dict[str, float]:
@@ -256,17 +271,22 @@ def _counted(report: Report) -> dict[str, float]:
     return {name: outcome.accuracy for name, outcome in report.outcomes.items() if outcome.counted}
 
 
+def _results(report: Report) -> dict[str, float]:
+    """Accuracy under each of these attacks, and under all of them."""
+    worst = {} if report.worst_case is None else {WORST_CASE: report.worst_case}
+    return _rounded({**_counted(report), **worst})
+
+
 def _rounded(results: dict[str, float]) -> dict[str, float]:
     return {attack: round(accuracy, 2) for attack, accuracy in results.items()}
 
 
-def _command(card: Card, classifier: LatentClassifier, report: Report) -> str | None:
+def _command(card: Card, model: keras.Model, report: Report) -> str | None:
     """The command that repeats a report; None if attacks or examples have no name that it could use."""
-    from keras_robust.evaluation.report import CLEAN
+    from keras_robust.evaluation.protocols import asked_for
 
-    attacks = {name: found.options for name, found in report.outcomes.items() if name != CLEAN}
-    named = (_is_named(name, options, report.threat, classifier) for name, options in attacks.items())
-    if not report.dataset or not all(named):
+    attacks = asked_for(report.outcomes)
+    if not report.dataset or not _are_named(attacks, model, report):
         return None
     said = [f"--attack {attack}" for attack in attacks]
     usual = {"dataset": card.dataset, "batch": 128, **{key: (card.threat or {}).get(key) for key in _BALL}}
@@ -280,14 +300,14 @@ def _command(card: Card, classifier: LatentClassifier, report: Report) -> str | 
 _BALL = ("norm", "eps", "step_size")
 
 
-def _is_named(
-    name: str, options: dict[str, Any], threat: dict[str, Any], classifier: LatentClassifier
-) -> bool:
-    """Whether `krobust evaluate` takes the name for an attack with these options."""
-    from keras_robust.evaluation.naming import attack_named, settings
+def _are_named(attacks: list[str], model: keras.Model, report: Report) -> bool:
+    """Whether `krobust evaluate` takes the names for the attacks that the report is of."""
+    from keras_robust.evaluation.naming import named_attacks, settings
+    from keras_robust.evaluation.protocols import by_protocol
 
     try:
-        attack = attack_named(name, threat, classifier)
+        named = by_protocol(named_attacks(attacks, report.threat, model), model)
     except InputError:
         return False
-    return attack is not None and settings(attack) == options
+    stated = {name: settings(attack) if attack else {} for name, attack in named.items()}
+    return stated == {name: outcome.options for name, outcome in report.outcomes.items()}

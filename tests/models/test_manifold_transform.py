@@ -14,6 +14,7 @@ from keras_robust.exporting import export, load_exported
 from keras_robust.losses import cross_entropy
 from keras_robust.models import LatentClassifier, build_discriminator, split, with_manifold_transform
 from keras_robust.models.manifold_transform import ManifoldTransform
+from keras_robust.models.ways import ways_of
 
 EPS = 0.1
 rng = np.random.default_rng(0)
@@ -231,9 +232,13 @@ def test_without_a_discriminator_it_takes_the_one_beside_the_classifier():
     assert with_manifold_transform(model, mode="imt").discriminator is judge
 
 
-def test_its_surrogates_differ_in_their_gradients_alone():
-    model = with_manifold_transform(smooth_classifier(), linear_judge(4), "imt", eps=EPS)
-    (other,) = model.surrogates()
+def test_the_ways_to_attack_it_are_its_classifier_and_its_other_gradient():
+    static = smooth_classifier()
+    model = with_manifold_transform(static, linear_judge(4), "imt", eps=EPS)
+    ways = ways_of(model)
+    assert ways == {"static": static, "second_order": ways["second_order"]} and ways_of(static) == {}
+    assert ways_of(model)["second_order"] is ways["second_order"], "or each batch would trace a new model"
+    other = ways["second_order"]
     assert (model.gradient, other.gradient) == ("identity", "second_order")
     np.testing.assert_array_equal(other(IMAGES), model(IMAGES))
 

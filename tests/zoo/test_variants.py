@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from keras_robust import data, detection, models, zoo
+from keras_robust import data, detection, evaluation, models, zoo
 from keras_robust.cli import main
 from keras_robust.errors import InputError
 from keras_robust.zoo import Card
@@ -71,6 +71,7 @@ def test_a_colon_names_the_variant_of_a_model(entry):
     attacked = "--dataset digits --attack fgsm --eps 0.1 --norm linf --examples 9"
     result = CliRunner().invoke(main, f"evaluate mine:imt {attacked}")
     assert result.exit_code == 0, result.output
+    assert "fgsm grey_box" in result.output, "what is left by an attacker who does not know of the transform"
     result = CliRunner().invoke(main, f"evaluate mine:itm {attacked}")
     assert result.exit_code == 2 and "Did you mean 'imt'" in result.output
 
@@ -78,6 +79,23 @@ def test_a_colon_names_the_variant_of_a_model(entry):
 def test_a_wrapped_model_is_kept_no_entry_of_its_own(entry):
     with pytest.raises(InputError, match=r"built by kr\.models\.build"):
         zoo.save(zoo.load("mine", "imt"), "other")
+
+
+def test_a_card_says_what_a_variant_withstands_and_how_to_repeat_it(entry, classifier):
+    variant = zoo.load("mine", "imt")
+    report = evaluation.evaluate(
+        variant, "digits", ["bim-2", "square-5"], eps=0.1, norm="linf", examples=9, progress=False
+    )
+    card = zoo.describe(classifier, "mine", variants={"imt": (variant, report)})
+    assert card.variants["static"] is None
+    said = card.variants["imt"]
+    assert said["wrapper"] == VARIANTS["imt"]["wrapper"] and said["examples"] == 9
+    expected = {name: round(value, 2) for name, value in report.accuracy.items()}
+    assert said["results"] == {**expected, "worst_case": round(report.worst_case, 2)}
+    assert list(expected) == ["clean", "bim-2", "bim-2 grey_box", "square-5"]
+    assert said["command"].startswith("krobust evaluate mine:imt --attack bim-2 --attack square-5 --dataset")
+    zoo.write(entry, classifier, card)
+    assert zoo.card("mine").variants == card.variants
 
 
 @pytest.mark.parametrize("name", ["mine", "mine:imt"])

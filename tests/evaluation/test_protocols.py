@@ -1,0 +1,64 @@
+"""A classifier that changes its input is attacked end to end and in the grey box."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_robust import evaluation
+from keras_robust.attacks import BIM, DDN, AutoAttack, Square, classify
+from keras_robust.evaluation.naming import settings
+from keras_robust.evaluation.protocols import asked_for, by_protocol
+from keras_robust.models import build_discriminator, split, with_manifold_transform
+
+EPS = 0.1
+
+
+@pytest.fixture(scope="module")
+def static(digits_classifier):
+    return split(digits_classifier, at=0)
+
+
+@pytest.fixture(scope="module")
+def transformed(static):
+    keras.utils.set_random_seed(0)
+    judge = build_discriminator("residual_mlp", (10,), depth=1, width=16)
+    return with_manifold_transform(static, judge, "imt", eps=0.05)
+
+
+def test_each_protocol_is_what_it_is_by_hand(static, transformed, digits):
+    images, labels = digits[0][:100], digits[1][:100]
+    attack = BIM(eps=EPS, steps=5)
+    report = evaluation.evaluate(transformed, (images, labels), {"bim": attack}, eps=EPS, progress=False)
+
+    def stands(made_on):
+        return classify(transformed, attack(made_on, images, labels)) == labels
+
+    clean = classify(transformed, images) == labels
+    second = with_manifold_transform(
+        static, transformed.discriminator, "imt", eps=0.05, gradient="second_order"
+    )
+    ends = clean & stands(transformed)
+    outcomes = report.outcomes
+    np.testing.assert_array_equal(outcomes["bim grey_box"].correct, clean & stands(static))
+    np.testing.assert_array_equal(outcomes["bim"].stages["direct"].standing, ends)
+    np.testing.assert_array_equal(outcomes["bim"].correct, ends & stands(second))
+    worst = outcomes["bim"].correct & outcomes["bim grey_box"].correct
+    assert report.worst_case == pytest.approx(100 * worst.mean())
+    assert report.worst_case < outcomes["bim grey_box"].accuracy < outcomes["clean"].accuracy
+
+
+def test_the_stages_of_a_sequence_go_every_way_and_searches_come_last(transformed):
+    named = by_protocol({"clean": None, "autoattack": AutoAttack(eps=EPS)}, transformed)
+    assert list(named) == ["clean", "autoattack", "autoattack grey_box"]
+    white = ["apgd-ce", "apgd-t", "fab-t"]
+    assert list(named["autoattack"].stages) == [*white, *(f"{name} second_order" for name in white), "square"]
+    assert settings(named["autoattack"])["ways"] == ["second_order"]
+    assert settings(named["autoattack grey_box"])["way"] == "static"
+    assert asked_for(named) == ["autoattack"]
+
+
+def test_searches_nearest_images_and_plain_classifiers_are_attacked_as_ever(static, transformed):
+    named = {"clean": None, "square": Square(eps=EPS, queries=5), "ddn": DDN(steps=3)}
+    assert by_protocol(named, transformed) == named
+    named = {"clean": None, "bim": BIM(eps=EPS, steps=5)}
+    assert by_protocol(named, static) == named
