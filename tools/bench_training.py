@@ -21,6 +21,7 @@ def training(setting: Setting) -> Iterator[Row]:
         runs: dict[str, Run] = {
             "all": repeated(step, *arrays),
             "float32": repeated(adversarial_training(model), *arrays),
+            "pgd-7": repeated(adversarial_training(build_model(name, "mixed_bfloat16"), steps=7), *arrays),
             "fed": fed(step, *arrays),
         }
         if normalized(model):
@@ -28,6 +29,7 @@ def training(setting: Setting) -> Iterator[Row]:
         times = interleaved(runs, setting.repeats)
         measures = {
             "float32": "float32 / mixed_bfloat16",
+            "pgd-7": "PGD-7 / PGD-1",
             "unfused": "batch normalisation of Keras / ours",
             "fed": "fed by the pipeline, augmented / one batch again and again",
         }
@@ -35,10 +37,10 @@ def training(setting: Setting) -> Iterator[Row]:
             yield Row("training", name, measures[without], **ratio(times[without], times["all"]))
 
 
-def adversarial_training(model: Any) -> Callable[..., Any]:
+def adversarial_training(model: Any, steps: int = 1) -> Callable[..., Any]:
     from keras_robust import defenses
 
-    return stepping(defenses.AdversarialTraining(model, pgd(1), clean_weight=0.0))
+    return stepping(defenses.AdversarialTraining(model, pgd(steps), clean_weight=0.0))
 
 
 def repeated(step: Callable[..., Any], *arrays: np.ndarray) -> Run:

@@ -16,6 +16,7 @@ from keras_robust.analysis.detection import EVADING
 from keras_robust.cli.output import console
 from keras_robust.detection import Detector
 from keras_robust.errors import require
+from keras_robust.zoo.loading import variant_of
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = 1000  # of the headline: the same for every attack on it
@@ -78,7 +79,8 @@ def make_zoo(
         directory = runs / name
         training.train(recipe, directory, resume=True)
         model, trained = kr.zoo.open_model(directory)
-        model = rounded(model)
+        for part in (model, *model.companions.values()):
+            halve_if_large(part)
         size = len(data.load(recipe.dataset, "test", raw=True).labels)
         kept = {"directory": directory / "headline", "resume": True}
         headline = kr.evaluate(model, recipe.dataset, attacks, examples=min(EXAMPLES, size), **kept)
@@ -111,8 +113,8 @@ def measured_further(
     return further
 
 
-def rounded(model: Any) -> Any:
-    """The model; a large one gets weights that half precision holds, so that what is measured is kept."""
+def halve_if_large(model: Any) -> None:
+    """Give a large model weights that half precision holds, so that what is measured is kept."""
     weights = model.get_weights()
     if sum(weight.nbytes for weight in weights) > LARGE:
         halves = [weight.astype("float16") for weight in weights]
@@ -120,7 +122,6 @@ def rounded(model: Any) -> Any:
             all(np.isfinite(half).all() for half in halves), "A weight is beyond what half precision holds."
         )
         model.set_weights(halves)
-    return model
 
 
 def variants_measured(
@@ -129,7 +130,7 @@ def variants_measured(
     """The variants of a model that are no plain classifiers, each with what it withstands."""
     found = {}
     for name in (name for name, options in model.variants.items() if options):
-        variant = rounded(kr.zoo.open_model(f"{directory}:{name}")[0])
+        variant = variant_of(model, name)
         kept = {"directory": directory / f"variant-{name}", "resume": True}
         found[name] = variant, kr.evaluate(variant, recipe.dataset, attacks, examples=examples, **kept)
     return found

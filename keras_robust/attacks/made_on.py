@@ -26,9 +26,9 @@ class MadeOn(Attack):
     way: str
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for kind in ("black_box", "minimal"):
+        for kind in ("black_box", "minimal", "norms"):
             object.__setattr__(self, kind, getattr(self.attack, kind))
+        super().__post_init__()
 
     @classmethod
     def of(cls, attack: Attack, way: str) -> MadeOn:

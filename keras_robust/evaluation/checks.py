@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_robust.evaluation.naming import CLEAN
+from keras_robust.evaluation.protocols import in_grey_box
 from keras_robust.evaluation.report import Outcome
 from keras_robust.registry import Registry
 
@@ -113,6 +114,23 @@ def _last_in_sequence(attacked: Mapping[str, Outcome], examples: int) -> str | N
                 f"{name}: {last[0]} took what stands from {_percent(before)} to {_percent(outcome.correct)} "
                 f"after all white-box stages, {broken} examples: gradients may be masked; trust the worst "
                 "case, and expect longer searches to find more."
+            )
+    return None
+
+
+@checks.register("grey_box_stronger")
+def grey_box_stronger(evidence: Evidence) -> str | None:
+    """Images made without knowledge of what a classifier does to its input fool it more: a sign test."""
+    for name, outcome in evidence.outcomes.items():
+        grey = evidence.outcomes.get(in_grey_box(name))
+        if grey is None:
+            continue
+        only_grey = int((outcome.correct & ~grey.correct).sum())
+        if _is_more(only_grey, int((grey.correct & ~outcome.correct).sum())):
+            return (
+                f"{name} leaves {_percent(outcome.correct)} end to end, but {_percent(grey.correct)} stand "
+                "against images made on the static classifier: the attack does not see through what is done "
+                "to the input; trust the worst case, and add black-box attacks."
             )
     return None
 

@@ -8,6 +8,7 @@ import keras
 
 from keras_robust.attacks import Attack
 from keras_robust.attacks.made_on import EndToEnd, MadeOn
+from keras_robust.errors import require
 from keras_robust.evaluation.report import CLEAN
 from keras_robust.models.ways import STATIC, ways_of
 
@@ -27,6 +28,11 @@ def by_protocol(named: Mapping[str, Attack | None], model: keras.Model) -> dict[
     others = [way for way in ways if way != STATIC]
     found: dict[str, Attack | None] = {}
     for name, attack in named.items():
+        require(
+            name in asked_for([name]) or name == CLEAN,
+            f"On a classifier that changes its input {name!r} is what comes with {name.split()[0]!r}. Give "
+            "the attack another name.",
+        )
         if attack is None or attack.black_box or attack.minimal or isinstance(attack, MadeOn | EndToEnd):
             found[name] = attack
         else:

@@ -111,8 +111,8 @@ def evaluate(
         return threat, named, taken, part.blocks(len(taken.labels), batch_size)
 
     threat, named, taken, rows = workers.together(prepared)
-    called = getattr(getattr(model, "card", None), "name", "") or model.name
-    model = in_float32(model)
+    called = _called(model)
+    model, known = in_float32(model), identity(model)
     check_logits(model(taken.images[:8], training=False))
     stated: dict[str, Any] = {
         "model": called,
@@ -123,7 +123,7 @@ def evaluate(
         "total": len(taken.labels),
         "versions": versions(),
     }
-    digests = {"data": digest(*taken), "weights": digest(*model.weights)}
+    digests = {"data": digest(*taken), **known}
     terms = {
         **stated,
         "attacks": {name: attack and settings(attack) for name, attack in named.items()},
@@ -151,6 +151,13 @@ def evaluate(
     indices = taken.indices[np.concatenate(list(rows.values()))]
     report = Report(outcomes, indices=indices, flags=flags, probes=probes, digests=digests, **stated)
     return report if workers.count == 1 else _merged(workers, report, checks)
+
+
+def _called(model: keras.Model) -> str:
+    """What a report calls a model."""
+    name = getattr(getattr(model, "card", None), "name", "") or model.name
+    variant = getattr(model, "variant", "")
+    return f"{name}:{variant}" if variant else name
 
 
 def _own(workers: Workers, shard: str | None, directory: Path | str | None) -> tuple[Shard, Path | None]:
@@ -244,6 +251,13 @@ def _probes(model: keras.Model, taken: Examples, threat: dict[str, Any], seed: i
     images, labels = taken.images[: 2 * MOST], taken.labels[: 2 * MOST]
     right = np.flatnonzero(blocks.classified(model, images, labels).standing[""])[:MOST]
     return probe(model, images[right], labels[right], ThreatModel(threat["norm"], threat["eps"]), seed=seed)
+
+
+def identity(model: keras.Model) -> dict[str, str]:
+    """What tells a model from others: its weights, and for a variant, which shares them, its wrapper."""
+    wrapper = getattr(model, "wrapper", None)
+    told = {"wrapper": json.dumps(wrapper, sort_keys=True)} if wrapper else {}
+    return {"weights": digest(*in_float32(model).weights), **told}
 
 
 def digest(*values: Any) -> str:

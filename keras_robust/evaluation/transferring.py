@@ -18,6 +18,7 @@ from keras_robust.attacks import Attack, classify
 from keras_robust.errors import InputError, require
 from keras_robust.evaluation.naming import CLEAN, named_attacks, settings
 from keras_robust.evaluation.progress import progress as bars
+from keras_robust.evaluation.protocols import by_protocol
 from keras_robust.evaluation.source import examples_of, threat_of
 from keras_robust.files import write_text
 from keras_robust.models.precision import in_float32
@@ -32,7 +33,8 @@ class Transfer:
     Attributes:
         names: of the models.
         matrix: `(M, M)`, one row for the model that the images were made on, one column for the model
-            that they were shown to; the diagonal is the white-box attack.
+            that they were shown to; the diagonal is the white-box attack, end to end through whatever a
+            model does to its input.
         clean: `(M,)` without an attack.
         attack: its name.
         threat: `{"norm": ..., "eps": ...}` of the attack.
@@ -246,4 +248,4 @@ def _attack_on(model: keras.Model, wanted: Any, threat: Mapping[str, Any]) -> tu
         f"{name} leaves the threat model, {threat['norm']} eps {threat['eps']:g}: "
         f"it attacks in {attack.norm} with eps {attack.eps:g}.",
     )
-    return name, attack
+    return name, by_protocol({name: attack}, model)[name]  # type: ignore[return-value]

@@ -11,7 +11,9 @@ import tensorflow as tf
 from keras_robust.errors import is_finite, require, unknown_name
 from keras_robust.layers import StraightThrough
 from keras_robust.models.discriminators import SEEN, check_discriminator, kept_beside
+from keras_robust.models.kept import kept_on
 from keras_robust.models.registry import wrappers
+from keras_robust.models.smoothing import smoothed
 from keras_robust.models.ways import STATIC
 
 MODES = ("imt", "imt+")
@@ -56,7 +58,8 @@ def with_manifold_transform(
         on: what the discriminator looks at, the "logits" or the "latent".
         gradient: "identity": the step passes gradients unchanged (BPDA), which is its true gradient almost
             everywhere but at the bounds; "second_order": the sign is replaced by its argument divided by
-            its mean size, so that gradients also pass through the gradient.
+            its mean size, so that gradients also pass through the gradient; for them the rectifiers of both
+            models are smooth, or there would be nothing to pass.
 
     Raises:
         InputError: an option that is not as described, or a discriminator of another input.
@@ -121,7 +124,7 @@ class ManifoldTransform(keras.layers.Layer):
     def call(self, images: Any) -> Any:
         score, uphill = self._look(images)
         size = tf.reshape(self.eps * self._share(tf.sigmoid(score)), (-1,) + (1,) * (len(images.shape) - 1))
-        moved = images + size * _sign(uphill)
+        moved = images + tf.cast(size * _sign(uphill), images.dtype)
         return moved + tf.stop_gradient(tf.clip_by_value(moved, 0.0, 1.0) - moved)
 
     def _look(self, images: Any) -> tuple[Any, Any]:
@@ -147,6 +150,15 @@ class ManifoldTransform(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
+
+    def exact_layers(self) -> list[keras.layers.Layer]:
+        """What computes in float32 where a copy computes in bfloat16."""
+        return [self, *self.discriminator._flatten_layers()]
+
+    def smoothed(self) -> ManifoldTransform:
+        """Near this step, with smooth rectifiers, and the weights as they are now."""
+        models = smoothed(self.classifier), smoothed(self.discriminator)
+        return ManifoldTransform(*models, **self.settings, name=f"smooth_{self.name}")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **_parts_config(self), **self.settings}
@@ -188,9 +200,8 @@ class ManifoldTransformed(keras.Model):
             f"keras_robust.models.split. Received: {classifier!r}.",
         )
         transform = ManifoldTransform(classifier, discriminator, **options, name="manifold_transform")
-        step = transform
-        if gradient == "identity":
-            step = StraightThrough(transform, dtype="float32", name="straight_through_transform")
+        stand_in = transform.smoothed() if gradient == "second_order" else None
+        step = StraightThrough(transform, stand_in, dtype="float32", name="straight_through_transform")
         images = keras.Input(classifier.input_shape[1:], name="images")
         super().__init__(images, classifier(step(images)), name=name or classifier.name)
         self.classifier = classifier
@@ -203,15 +214,20 @@ class ManifoldTransformed(keras.Model):
         """Latent `(B, ...)` and logits `(B, K)` of the transformed images."""
         return self.classifier.latent_and_logits(self.step(images), training=training)
 
-    def ways(self) -> dict[str, keras.Model]:
+    def ways_to_attack(self) -> dict[str, keras.Model]:
         """On what an attack should make its images as well: see `models.ways`."""
-        options = {**self.transform.settings, "name": self.name}
-        others = {
-            gradient: ManifoldTransformed(self.classifier, self.discriminator, gradient=gradient, **options)
-            for gradient in GRADIENTS
-            if gradient != self.gradient
-        }
-        return {STATIC: self.classifier, **others}
+        others = [gradient for gradient in GRADIENTS if gradient != self.gradient]
+        return {STATIC: self.classifier, **{gradient: self._by_way_of(gradient) for gradient in others}}
+
+    def _by_way_of(self, gradient: str) -> ManifoldTransformed:
+        """The same with another gradient, of the weights as they are now."""
+        options = {**self.transform.settings, "name": self.name, "gradient": gradient}
+        other = kept_on(
+            self, gradient, lambda: ManifoldTransformed(self.classifier, self.discriminator, **options)
+        )
+        if isinstance(other.step.backward, ManifoldTransform):
+            other.step.backward.set_weights(self.transform.get_weights())
+        return other
 
     def get_config(self) -> dict[str, Any]:
         parts = _parts_config(self)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,38 +109,30 @@ def variant(
         raise unknown_name("protocol", protocol, PROTOCOLS)
     threat = {**subject.threat, "eps": subject.threat["eps"] if eps is None else eps}
     *single, _ = PROTOCOLS
-    shown = replace(subject, model=subject.variant(name))
-    asked = json.dumps([subject.dataset, subject.examples, subject.seed, attack, threat])
-    parts = [protocol] if protocol in single else single
-    stand = [_standing(_Attacked(shown.model, asked, part, shown)) for part in parts]
+    shown = subject.variant(name)
+    stand = [
+        _standing(replace(subject, model=shown, threat=threat), part, attack)
+        for part in ([protocol] if protocol in single else single)
+    ]
     return 100.0 * float(np.logical_and.reduce(stand).mean())
 
 
-@dataclass(frozen=True)
-class _Attacked:
-    """An attack by one protocol on a model that changes its input; what is asked for is all that tells."""
-
-    model: keras.Model
-    asked: str
-    protocol: str
-    subject: Subject = field(compare=False)
-
-
-@lru_cache(maxsize=32)  # rows share them
-def _standing(of: _Attacked) -> np.ndarray:
-    """Which examples, `(N,)` bool, survive."""
+def _standing(subject: Subject, protocol: str, attack: str | dict[str, Any]) -> np.ndarray:
+    """Which examples, `(N,)` bool, survive; kept beside the cells, which share it."""
     from keras_robust.attacks.made_on import MadeOn
     from keras_robust.evaluation.protocols import GREY_BOX, by_protocol
+    from keras_robust.evaluation.run import identity
     from keras_robust.models.ways import STATIC
 
-    *_, attack, threat = json.loads(of.asked)
-    ((name, made),) = _named(attack, threat, of.model).items()
-    if made is None or of.protocol != GREY_BOX:
-        made = by_protocol({name: made}, of.model)[name]
+    ((name, made),) = _named(attack, subject.threat, subject.model).items()
+    if made is None or protocol != GREY_BOX:
+        made = by_protocol({name: made}, subject.model)[name]
     else:
         made = MadeOn.of(made, STATIC)
-    subject = replace(of.subject, directory=of.subject.directory / of.protocol)
-    return _evaluated(subject, {name: made}, threat).correct
+    asked = [subject.dataset, subject.examples, subject.seed, dict(subject.threat), attack, protocol]
+    digest = hashlib.sha256(json.dumps([*asked, identity(subject.model)]).encode()).hexdigest()[:16]
+    place = subject.directory.parent / "standing" / digest
+    return _evaluated(replace(subject, directory=place), {name: made}, subject.threat).correct
 
 
 @measures.register("distance")

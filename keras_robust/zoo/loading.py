@@ -120,8 +120,20 @@ def _rebuilt(directory: Path, card: Card, variant: str | None) -> keras.Model:
     load_into(classifier, fetched(directory, card.files["model"]))
     _check_adaptive(card)
     companions = {kind: _companion(directory, card, kind) for kind in card.companions}
-    model = _wrapped(classifier, companions, wrapper) if wrapper else classifier
-    known = {"card": card, "adaptive": card.adaptive, "variants": card.variants, "companions": companions}
+    known = {"adaptive": card.adaptive, "variants": card.variants, "companions": companions}
+    _declare(classifier, card=card, **known)
+    return variant_of(classifier, variant) if wrapper else classifier
+
+
+def variant_of(classifier: LatentClassifier, variant: str | None) -> keras.Model:
+    """A variant of a classifier that was opened; None: its default."""
+    wrapper = _wrapper(classifier.card, variant)
+    model = _wrapped(classifier, classifier.companions, wrapper) if wrapper else classifier
+    known = {name: getattr(classifier, name) for name in ("card", *DECLARED)}
+    return _declare(model, **known, variant=variant or "", wrapper=wrapper)
+
+
+def _declare(model: keras.Model, **known: Any) -> keras.Model:
     for name, value in known.items():
         object.__setattr__(model, name, value)  # past Keras' attribute tracking
     return model

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from keras_robust.errors import InputError, require
+from keras_robust.errors import InputError, require, unknown_name
 from keras_robust.files import replacing
 from keras_robust.packaged import packaged
 from keras_robust.zoo.cards import CARD, WORST_CASE, Card, check_name
@@ -119,18 +119,10 @@ def describe(
         # Of examples without a name it does not say the dataset.
         card = replace(card, dataset=report.dataset or card.dataset, threat=dict(report.threat))
         card = replace(card, **_measured(card, classifier, report))
-    found = {
-        variant: {
-            **card.variants[variant],
-            **_further(replace(card, name=f"{name}:{variant}"), model, other),
-            "results": _results(other),
-        }
-        for variant, (model, other) in variants.items()
-    }
     return replace(
         card,
         further=[_further(card, classifier, other) for other in further],
-        variants={**card.variants, **found},
+        variants={**card.variants, **{key: _variant(card, key, *of) for key, of in variants.items()}},
     )
 
 
@@ -223,7 +215,7 @@ def _trained(recipe: Recipe, seconds: float | None) -> dict[str, Any]:
     }
 
 
-def _check_whole(name: str, classifier: LatentClassifier, report: Report) -> None:
+def _check_whole(name: str, classifier: keras.Model, report: Report) -> None:
     """Refuse a report of other weights, or of a part of the examples."""
     from keras_robust.evaluation.run import digest
     from keras_robust.models.precision import in_float32
@@ -259,6 +251,16 @@ def _stages(report: Report) -> dict[str, dict[str, float]]:
         for name, outcome in report.outcomes.items()
         if outcome.stages
     }
+
+
+def _variant(card: Card, variant: str, model: keras.Model, report: Report) -> dict[str, Any]:
+    """What a card says of a variant that was evaluated."""
+    wrapped = {name: options for name, options in card.variants.items() if options}
+    if variant not in wrapped:
+        raise unknown_name(f"wrapped variant of {card.name}", variant, wrapped)
+    called = replace(card, name=f"{card.name}:{variant}")
+    _check_whole(called.name, model, report)
+    return {**wrapped[variant], **_further(called, model, report), "results": _results(report)}
 
 
 def _further(card: Card, model: keras.Model, report: Report) -> dict[str, Any]:

@@ -247,3 +247,15 @@ def test_the_white_box_stages_of_a_sequence_count_against_other_black_box_attack
     for broken, warns in ((range(800, 1000), 0), (range(700, 1000), 1)):
         rays = outcome(1000, broken, black_box=True)
         assert len(warnings(evidence._replace(outcomes={**evidence.outcomes, "rays": rays}))) == warns
+
+
+@pytest.mark.parametrize(("only_grey", "only_ends", "warns"), [(20, 2, True), (6, 4, False), (2, 20, False)])
+def test_an_attack_end_to_end_should_leave_no_more_than_one_in_the_grey_box(only_grey, only_ends, warns):
+    grey, ends = np.ones(100, bool), np.ones(100, bool)
+    grey[:only_grey] = False
+    ends[only_grey : only_grey + only_ends] = False
+    outcomes = {"clean": Outcome(np.ones(100, bool)), "pgd-9": Outcome(ends), "pgd-9 grey_box": Outcome(grey)}
+    said = checks["grey_box_stronger"](Evidence(outcomes, {}, 100))
+    assert (said is not None) is warns
+    if said:
+        assert said.startswith(f"pgd-9 leaves {100 - only_ends}.0% end to end, but {100 - only_grey}.0%")

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from keras_robust import evaluation
-from keras_robust.attacks import BIM, DDN, AutoAttack, Square, classify
+from keras_robust.attacks import BIM, DDN, AutoAttack, RayS, Square, classify
+from keras_robust.attacks.made_on import MadeOn
+from keras_robust.errors import InputError
 from keras_robust.evaluation.naming import settings
 from keras_robust.evaluation.protocols import asked_for, by_protocol
 from keras_robust.models import build_discriminator, split, with_manifold_transform
@@ -57,8 +59,60 @@ def test_the_stages_of_a_sequence_go_every_way_and_searches_come_last(transforme
     assert asked_for(named) == ["autoattack"]
 
 
+def test_fast_autoattack_goes_every_way(transformed, digits):
+    images, labels = digits[0][:6], digits[1][:6]
+    fast = AutoAttack(eps=EPS, version="fast")
+    report = evaluation.evaluate(transformed, (images, labels), {"fast": fast}, eps=EPS, progress=False)
+    assert list(report.outcomes) == ["clean", "fast", "fast grey_box"]
+
+
 def test_searches_nearest_images_and_plain_classifiers_are_attacked_as_ever(static, transformed):
     named = {"clean": None, "square": Square(eps=EPS, queries=5), "ddn": DDN(steps=3)}
     assert by_protocol(named, transformed) == named
     named = {"clean": None, "bim": BIM(eps=EPS, steps=5)}
     assert by_protocol(named, static) == named
+
+
+@pytest.mark.parametrize("attack", [RayS(queries=20), DDN(steps=3), Square(eps=EPS, queries=5)])
+def test_any_attack_can_be_made_on_another_model(attack, static, transformed, digits):
+    images, labels = digits[0][:5], digits[1][:5]
+    made = MadeOn.of(attack, "static")
+    assert (made.black_box, made.minimal, made.norm) == (attack.black_box, attack.minimal, attack.norm)
+    found = made(transformed, images, labels, seed=1)
+    np.testing.assert_array_equal(found, attack(static, images, labels, seed=1))
+
+
+def test_the_name_of_what_comes_with_an_attack_is_taken(transformed):
+    named = {"a": BIM(eps=EPS), "a grey_box": BIM(eps=EPS)}
+    with pytest.raises(InputError, match="'a grey_box' is what comes with 'a'"):
+        by_protocol(named, transformed)
+
+
+def test_variants_of_one_classifier_are_not_taken_for_each_other(transformed, digits, tmp_path):
+    def evaluated(wrapper, resume):
+        object.__setattr__(transformed, "wrapper", wrapper)
+        return evaluation.evaluate(
+            transformed,
+            (digits[0][:5], digits[1][:5]),
+            {"bim": BIM(eps=EPS, steps=1)},
+            eps=EPS,
+            directory=tmp_path,
+            resume=resume,
+            progress=False,
+        )
+
+    first = evaluated({"name": "manifold_transform", "mode": "imt"}, False)
+    assert first.digests["wrapper"] == '{"mode": "imt", "name": "manifold_transform"}'
+    with pytest.raises(InputError, match="other terms: wrapper"):
+        evaluated({"name": "manifold_transform", "mode": "imt+"}, True)
+
+
+def test_a_transfer_is_white_box_on_its_diagonal(static, transformed, digits):
+    images, labels = digits[0][:100], digits[1][:100]
+    attack = BIM(eps=EPS, steps=5)
+    models = {"static": static, "transformed": transformed}
+    matrix = evaluation.transfer(models, (images, labels), attack, eps=EPS, progress=False)
+    report = evaluation.evaluate(transformed, (images, labels), {"bim": attack}, eps=EPS, progress=False)
+    accuracy = matrix.to_dict()["accuracy"]
+    assert accuracy["transformed"]["transformed"] == pytest.approx(report.accuracy["bim"])
+    assert accuracy["static"]["transformed"] == pytest.approx(report.accuracy["bim grey_box"])

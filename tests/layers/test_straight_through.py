@@ -48,6 +48,21 @@ def test_the_gradient_of_what_follows_is_taken_at_the_functions_values():
     np.testing.assert_allclose(gradient, 2 * np.round(IMAGES * 3) / 3, rtol=1e-6)
 
 
+def test_another_function_may_give_the_gradient_and_changes_no_value():
+    weights = ops.convert_to_tensor(rng.normal(size=IMAGES.shape).astype("float32"))
+    layer = StraightThrough(four_levels, backward=ops.tanh)
+
+    def objective(images):
+        return ops.sum(weights * layer(images), axis=(1, 2, 3))
+
+    _, gradient = value_and_input_gradient(objective, ops.convert_to_tensor(IMAGES))
+    np.testing.assert_allclose(gradient, weights * (1 - np.tanh(IMAGES) ** 2), rtol=1e-5)
+    np.testing.assert_array_equal(layer(IMAGES), four_levels(IMAGES))
+    again = StraightThrough.from_config(layer.get_config())
+    assert again.function is four_levels
+    np.testing.assert_array_equal(again.backward(IMAGES), ops.tanh(IMAGES))
+
+
 @pytest.mark.parametrize("function", [four_levels, convolution(), StraightThrough(four_levels)])
 def test_it_is_saved_with_what_it_wraps(function, tmp_path):
     model = keras.Sequential([keras.Input((4, 4, 2)), StraightThrough(function), layers.Flatten()])

@@ -12,8 +12,15 @@ from keras_robust.attacks.gradient import value_and_input_gradient
 from keras_robust.errors import InputError
 from keras_robust.exporting import export, load_exported
 from keras_robust.losses import cross_entropy
-from keras_robust.models import LatentClassifier, build_discriminator, split, with_manifold_transform
+from keras_robust.models import (
+    LatentClassifier,
+    build,
+    build_discriminator,
+    split,
+    with_manifold_transform,
+)
 from keras_robust.models.manifold_transform import ManifoldTransform
+from keras_robust.models.precision import bfloat16_copy
 from keras_robust.models.ways import ways_of
 
 EPS = 0.1
@@ -237,7 +244,7 @@ def test_the_ways_to_attack_it_are_its_classifier_and_its_other_gradient():
     model = with_manifold_transform(static, linear_judge(4), "imt", eps=EPS)
     ways = ways_of(model)
     assert ways == {"static": static, "second_order": ways["second_order"]} and ways_of(static) == {}
-    assert ways_of(model)["second_order"] is ways["second_order"], "or each batch would trace a new model"
+    assert ways_of(model) == ways, "or each batch would trace a new model"
     other = ways["second_order"]
     assert (model.gradient, other.gradient) == ("identity", "second_order")
     np.testing.assert_array_equal(other(IMAGES), model(IMAGES))
@@ -247,3 +254,36 @@ def test_the_ways_to_attack_it_are_its_classifier_and_its_other_gradient():
         return np.asarray(value_and_input_gradient(objective, tf.constant(IMAGES))[1])
 
     assert np.abs(gradient(other) - gradient(model)).max() > 1e-6
+
+
+@pytest.mark.parametrize("mode", ["imt", "imt+"])
+def test_second_order_says_something_of_rectifiers_too(mode):
+    keras.utils.set_random_seed(0)
+    static = build("wide_resnet", input_shape=(8, 8, 1), num_classes=4, depth=10, width=1)
+    judge = build_discriminator("residual_mlp", (4,), depth=1, width=8)
+    images = tf.constant(rng.uniform(size=(6, 8, 8, 1)).astype("float32"))
+    model = with_manifold_transform(static, judge, mode, eps=EPS)
+
+    def gradient(model):
+        objective = lambda images: cross_entropy(np.zeros(6, int), model(images))  # noqa: E731
+        return np.asarray(value_and_input_gradient(objective, images)[1])
+
+    for _ in range(2):
+        first, second = gradient(model), gradient(ways_of(model)["second_order"])
+        assert np.abs(second - first).mean() > 0.01 * np.abs(first).mean()
+        np.testing.assert_array_equal(ways_of(model)["second_order"](images), model(images))
+        for weight in static.trainable_weights:  # trained on, it is attacked as it is now
+            weight.assign(weight * 1.1)
+
+
+@pytest.mark.parametrize("gradient", ["identity", "second_order"])
+@pytest.mark.parametrize("mode", ["imt", "imt+"])
+def test_a_search_in_bfloat16_leaves_the_step_in_float32(mode, gradient):
+    model = with_manifold_transform(smooth_classifier(), linear_judge(4), mode, eps=EPS, gradient=gradient)
+    copy = bfloat16_copy(model)
+    assert {copy.step.compute_dtype, copy.transform.compute_dtype} == {"float32"}
+    assert {layer.compute_dtype for layer in copy.discriminator._flatten_layers()} == {"float32"}
+    assert "bfloat16" in {layer.compute_dtype for layer in copy.classifier._flatten_layers()}
+    np.testing.assert_allclose(copy(IMAGES), model(IMAGES), rtol=0.05, atol=0.1)
+    found = PGD(eps=0.1, steps=2, search_dtype="bfloat16")(model, IMAGES, LABELS)
+    assert np.abs(found - IMAGES).max() <= 0.1 + 1e-6

@@ -32,7 +32,7 @@ def other():
 def trades_by_way_of(**ways):
     """trades_digits, as if it were put before its classifier, another model."""
     loaded = kr.zoo.load("trades_digits")
-    object.__setattr__(loaded, "ways", lambda: ways)
+    object.__setattr__(loaded, "ways_to_attack", lambda: ways)
     return loaded
 
 

@@ -50,6 +50,7 @@ def kind(cell):
     return (
         cell.measure,
         attack["name"] if isinstance(attack, dict) else attack,
+        cell.options.get("protocol"),
         len(cell.named),
         *sorted(cell.options),
     )

@@ -96,6 +96,11 @@ def test_a_card_says_what_a_variant_withstands_and_how_to_repeat_it(entry, class
     assert said["command"].startswith("krobust evaluate mine:imt --attack bim-2 --attack square-5 --dataset")
     zoo.write(entry, classifier, card)
     assert zoo.card("mine").variants == card.variants
+    for name in ("static", "imt+"):
+        with pytest.raises(InputError, match="Unknown wrapped variant of mine"):
+            zoo.describe(classifier, "mine", variants={name: (variant, report)})
+    with pytest.raises(InputError, match="mine:imt: the report is of other weights"):
+        zoo.describe(classifier, "mine", variants={"imt": (classifier, report)})
 
 
 @pytest.mark.parametrize("name", ["mine", "mine:imt"])
