@@ -68,7 +68,8 @@ class ATLD(Defense):
             normalised by their batches; or "evaluation", as a frozen copy in the code. Moving averages lag
             behind: where steps are large f(x) runs away, f(x') is drawn after it, and training diverges.
         ratio_at: where s compares gradients: at the "images", as the code does, or at the "logits", through
-            which both gradients pass; that takes no further pass of the network.
+            which both gradients pass. The former takes two further passes in training mode, which also move
+            the averages of batch normalisation.
         ratio_limit: largest s, > 0.
         learning_rate: of the discriminator's SGD with momentum 0.9, unless `compile` is given another.
         band: of the variant "imt+", see `models.with_manifold_transform`; (0.3, 0.6) on SVHN.
@@ -224,7 +225,11 @@ class ATLD(Defense):
         if self.settings["ratio_at"] == "logits":
             point, through = ops.stop_gradient(adversarial.logits), lambda logits: logits
         else:
-            point, through = batch.adversarial, lambda images: observe(self.classifier, images).logits
+            point = batch.adversarial
+
+            def through(images: Any) -> Any:
+                return observe(self.classifier, images, training=batch.training).logits
+
         hard = self.input_gradient(lambda at: soft_cross_entropy(targets, through(at)), point)
         soft = self.input_gradient(lambda at: logit_matching(clean.logits, through(at)), point)
         return gradient_ratio(hard, soft, self.settings["ratio_limit"])

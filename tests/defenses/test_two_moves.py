@@ -139,8 +139,9 @@ def test_a_step_of_atld(on, term, with_classes, ratio_at):
     assert logs["adversarial"] == pytest.approx([float(soft(scores))], rel=1e-5)
 
 
-@pytest.mark.parametrize(("mode", "updates"), [("training", 2), ("evaluation", 1)])
-def test_the_clean_images_pass_in_the_mode_that_is_asked_for(mode, updates):
+@pytest.mark.parametrize("ratio_at", ["logits", "images"])
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_images_pass_in_the_mode_that_is_asked_for(mode, ratio_at):
     """Seen by the moving averages of batch normalisation: one update for each pass in training."""
     keras.utils.set_random_seed(1)
     inputs = keras.Input((4, 4, 1))
@@ -148,15 +149,15 @@ def test_the_clean_images_pass_in_the_mode_that_is_asked_for(mode, updates):
     model = LatentClassifier(
         keras.Model(inputs, normalised), keras.Sequential([keras.Input((16,)), layers.Dense(CLASSES)])
     )
-    defense = ATLD(model, FULL_STEP, critic(CLASSES), clean_mode=mode, seed=4)
+    defense = ATLD(model, FULL_STEP, critic(CLASSES), clean_mode=mode, ratio_at=ratio_at, seed=4)
     moved = (
         np.asarray(defense._batch((IMAGES, LABELS), training=True).adversarial).reshape(8, -1).mean(axis=0)
     )
     one_step(defense)
     mean = model.get_weights()[2]
-    expected = moved / 2
-    if updates == 2:
-        expected = (IMAGES.reshape(8, -1).mean(axis=0) / 2) / 2 + moved / 2
+    expected = IMAGES.reshape(8, -1).mean(axis=0) / 2 if mode == "training" else 0.0
+    for _ in range({"logits": 1, "images": 3}[ratio_at]):
+        expected = expected / 2 + moved / 2
     np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-5)
 
 
