@@ -23,6 +23,7 @@ WHITE_BOX, BLACK_BOX = "apgd-40", "square-1000"
 
 SEEN = {  # by check: what it looks at, and the names of those numbers
     "black_box_stronger": (f"stand after {WHITE_BOX} / {BLACK_BOX}, %", (WHITE_BOX, BLACK_BOX)),
+    "grey_box_stronger": ("attacks on a variant, of which none is here", ()),
     "flat_in_eps": ("PGD-20 at eps/2 / 2 eps, %", ("pgd_20_half_eps", "pgd_20_double_eps")),
     "survives_large_eps": ("PGD-20 in the whole range, %", ("pgd_20_whole_range",)),
     "targeted_stronger": ("PGD-20 untargeted / targeted, %", ("pgd_20", "pgd_20_targeted")),
