@@ -29,7 +29,7 @@ def by_protocol(named: Mapping[str, Attack | None], model: keras.Model) -> dict[
     found: dict[str, Attack | None] = {}
     for name, attack in named.items():
         require(
-            name in asked_for([name]) or name == CLEAN,
+            not _comes_with_another(name),
             f"On a classifier that changes its input {name!r} is what comes with {name.split()[0]!r}. Give "
             "the attack another name.",
         )
@@ -48,4 +48,8 @@ def in_grey_box(name: str) -> str:
 
 def asked_for(outcomes: Iterable[str]) -> list[str]:
     """The attacks that gave outcomes of these names, without what comes of itself."""
-    return [name for name in outcomes if name != CLEAN and not name.endswith(f" {GREY_BOX}")]
+    return [name for name in outcomes if name != CLEAN and not _comes_with_another(name)]
+
+
+def _comes_with_another(name: str) -> bool:
+    return name.endswith(in_grey_box(""))

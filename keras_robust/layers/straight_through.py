@@ -42,9 +42,9 @@ class StraightThrough(keras.layers.Layer):
         self, function: Callable[[Any], Any], backward: Callable[[Any], Any] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        for given in (function, backward):
+        for given in (function,) if backward is None else (function, backward):
             require(
-                callable(given) or (given is None and given is not function),
+                callable(given),
                 f"StraightThrough takes a layer or a function. Received: {given!r} of type "
                 f"{type(given).__name__}.",
             )

@@ -217,16 +217,16 @@ def _trained(recipe: Recipe, seconds: float | None) -> dict[str, Any]:
 
 def _check_whole(name: str, classifier: keras.Model, report: Report) -> None:
     """Refuse a report of other weights, or of a part of the examples."""
-    from keras_robust.evaluation.run import digest
-    from keras_robust.models.precision import in_float32
+    from keras_robust.evaluation.run import identity
 
     require(
         not report.shard, f"{name}: the report is of shard {report.shard} alone; merge all of them first."
     )
-    weights = report.digests.get("weights")
+    told = {key: value for key, value in report.digests.items() if key != "data"}
     require(
-        weights in (None, digest(*in_float32(classifier).weights)),
-        f"{name}: the report is of other weights than the classifier has. Evaluate it again.",
+        not told or told == identity(classifier),
+        f"{name}: the report is of other weights than the classifier has, or of another variant. Evaluate it "
+        "again.",
     )
 
 

@@ -101,6 +101,9 @@ def test_a_card_says_what_a_variant_withstands_and_how_to_repeat_it(entry, class
             zoo.describe(classifier, "mine", variants={name: (variant, report)})
     with pytest.raises(InputError, match="mine:imt: the report is of other weights"):
         zoo.describe(classifier, "mine", variants={"imt": (classifier, report)})
+    object.__setattr__(variant, "wrapper", {"name": "manifold_transform", "mode": "imt+"})
+    with pytest.raises(InputError, match="or of another variant"):
+        zoo.describe(classifier, "mine", variants={"imt": (variant, report)})
 
 
 @pytest.mark.parametrize("name", ["mine", "mine:imt"])
