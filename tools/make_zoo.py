@@ -16,6 +16,7 @@ from keras_robust.analysis.detection import EVADING
 from keras_robust.cli.output import console
 from keras_robust.detection import Detector
 from keras_robust.errors import require
+from keras_robust.zoo.cards import CARD, Card
 from keras_robust.zoo.loading import variant_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,18 +73,18 @@ def make_zoo(
 ) -> None:
     """Make the zoo entries NAMES from the recipes of the same names.
 
-    A run that is there is taken as it is, and so is its evaluation; what was begun goes on.
+    An entry of the same recipe is not trained again but evaluated again, and keeps its notes. A run that is
+    there is taken as it is, and so is its evaluation; what was begun goes on.
     """
     for name in names:
         recipe = kr.recipes.load(name, profile)
         directory = runs / name
-        training.train(recipe, directory, resume=True)
-        model, trained = kr.zoo.open_model(directory)
+        model, trained = kept(name, recipe) or newly_trained(recipe, directory)
         for part in (model, *model.companions.values()):
             halve_if_large(part)
         size = len(data.load(recipe.dataset, "test", raw=True).labels)
-        kept = {"directory": directory / "headline", "resume": True}
-        headline = kr.evaluate(model, recipe.dataset, attacks, examples=min(EXAMPLES, size), **kept)
+        resumed = {"directory": directory / "headline", "resume": True}
+        headline = kr.evaluate(model, recipe.dataset, attacks, examples=min(EXAMPLES, size), **resumed)
         further = measured_further(model, recipe, directory, whole and size > EXAMPLES, fewer)
         variants = variants_measured(model, recipe, directory, on_variants, min(EXAMPLES, size))
         seconds = trained.training["seconds"]
@@ -93,12 +94,25 @@ def make_zoo(
             name: {"results": detection_measured(model, recipe, guard, fit_on)}
             for name, guard in fitted.items()
         }
-        card = replace(card, detectors=judged, license="Apache-2.0")
+        card = replace(card, detectors=judged, license="Apache-2.0", notes=trained.notes, url=trained.url)
         kr.zoo.write(ROOT / "zoo" / name, model, card, fitted)
         for report in (headline, *further, *(report for _, report in variants.values())):
             console().print(report.table())
             console().print(*report.flags)
         write_pages()
+
+
+def kept(name: str, recipe: kr.recipes.Recipe) -> tuple[Any, Card] | None:
+    """The entry and its card, if there is one of this recipe."""
+    entry = ROOT / "zoo" / name
+    trained = Card.read(entry / CARD).training if (entry / CARD).exists() else None
+    return kr.zoo.open_model(entry) if (trained or {}).get("digest") == recipe.digest else None
+
+
+def newly_trained(recipe: kr.recipes.Recipe, directory: Path) -> tuple[Any, Card]:
+    """The classifier of a run and its card."""
+    training.train(recipe, directory, resume=True)
+    return kr.zoo.open_model(directory)
 
 
 def measured_further(

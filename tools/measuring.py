@@ -16,6 +16,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "cnn_4c3f_32": {"name": "cnn_4c3f", "input_shape": (28, 28, 1)},
     "cnn_4c3f_64": {"name": "cnn_4c3f", "filters": 64, "hidden": 256, **_CIFAR},
     "wrn_16_2": {"name": "wide_resnet", "depth": 16, "width": 2, **_CIFAR},
+    "resnet_18_32": {"name": "resnet", "version": 2, "width": 32, **_CIFAR},
     "small_cnn": {"name": "small_cnn", "input_shape": (8, 8, 1)},
 }
 DEFAULT_MODELS = ("cnn_4c3f_64", "wrn_16_2")

@@ -8,13 +8,13 @@ from typing import Any
 import keras
 
 from keras_robust.errors import unknown_name
-from keras_robust.models.assembly import assemble, image_input
+from keras_robust.models.assembly import assemble, image_input, require_positive
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.models.registry import architectures
 from keras_robust.models.residual import ResidualUnits
 
-# By depth: channels of the stages, and units in each.
-_STAGES = {18: ((64, 128, 256, 512), 2), 32: ((16, 32, 64), 5)}
+# By depth: channels of the first stage, number of stages, and units in each.
+_STAGES = {18: (64, 4, 2), 32: (16, 3, 5)}
 
 
 @architectures.register("resnet")
@@ -23,6 +23,7 @@ def resnet(
     num_classes: int = 10,
     *,
     depth: int = 18,
+    width: int | None = None,
     version: int = 1,
     bottleneck: bool = False,
     head: dict[str, Any] | None = None,
@@ -33,8 +34,9 @@ def resnet(
     Args:
         input_shape: `(height, width, channels)`, any size.
         num_classes: number of logits.
-        depth: 18 (stages of 64, 128, 256, 512 channels, two units each) or 32 (16, 32, 64, five units
-            each). Every stage but the first halves the resolution.
+        depth: 18 (four stages, two units each) or 32 (three stages, five units each). Every stage but the
+            first halves the resolution and doubles the channels.
+        width: channels of the first stage; None: 64 at depth 18, 16 at depth 32.
         version: 1 activates after the sum with the shortcut, 2 before the convolutions.
         bottleneck: make each unit of a 1×1, a 3×3 and a 1×1 convolution, the last four times wider,
             instead of two 3×3. With depth 32 and version 2 the latent has 256 features, as in the
@@ -57,11 +59,14 @@ def resnet(
     if version not in kinds:
         raise unknown_name("version of resnet", version, map(str, kinds))
     images = image_input(input_shape, smallest=1, dtype=dtype)
-    widths, repeats = _STAGES[depth]
+    usual, stages, repeats = _STAGES[depth]
+    width = usual if width is None else width
+    require_positive(width=width)
     # The pre-activation units bring the stem's activation with them.
-    features = units.conv(images, widths[0])
+    features = units.conv(images, width)
     features = units.activate(features) if version == 1 else features
-    for stage, channels in enumerate(widths):
+    for stage in range(stages):
+        channels = width * 2**stage
         branch = _bottleneck(channels) if bottleneck else [(3, channels), (3, channels)]
         for index in range(repeats):
             features = kinds[version](features, branch, 2 if stage > 0 and index == 0 else 1)

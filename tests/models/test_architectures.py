@@ -140,6 +140,7 @@ def test_bad_common_options_are_refused(name, options):
         ("vgg", {"width_multiplier": 0}, "width_multiplier must be positive"),
         ("resnet", {"depth": 50}, "Valid: 18, 32"),
         ("resnet", {"version": 3}, "Valid: 1, 2"),
+        ("resnet", {"width": 0}, "width must be positive"),
         ("mlp", {"hidden": ()}, "hidden must be positive"),
         ("er_cnn", {"embedding": 0}, "embedding must be positive"),
         ("er_cnn", {"input_shape": (47, 48, 3), "reduce": True}, "of at least 48"),
@@ -168,6 +169,7 @@ def test_architecture_is_plain_data():
         ("rn_34_10", {"widths": "narrow"}, 464_154),
         ("resnet", {"depth": 18}, 11_173_962),
         ("resnet", {"depth": 18, "version": 2}, 11_172_170),
+        ("resnet", {"depth": 18, "version": 2, "width": 32}, 2_796_714),
         ("resnet", {"depth": 32}, 466_906),
         # Four convolutions with three normalisations, the code, and the classifier on it.
         ("er_cnn", {}, 16 * (128 + 128 * 256 + 256 * 512 + 512 * 1024) + 2 * 1792 + 4100 + 134_838),
