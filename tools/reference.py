@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from keras_robust.attacks.predictions import predict_logits
-from keras_robust.errors import InputError, require
+from keras_robust.errors import require
+from keras_robust.models.graph import flattened, rewire
 
 TOLERANCE = 1e-4  # between the logits of a classifier and its twin
 _NORMS = {"linf": "Linf", "l2": "L2"}
@@ -29,7 +30,7 @@ def installed() -> bool:
 
 
 def twin(model: keras.Model, channels_last: bool = False) -> Any:
-    """The `torch.nn.Module` with the layers and weights of a Keras model that is a chain of layers.
+    """The `torch.nn.Module` with the layers and weights of a Keras model that is a graph of layers.
 
     It maps images `(B, C, H, W)` to logits. Its weights are frozen, which spares the reference their
     gradients.
@@ -40,9 +41,7 @@ def twin(model: keras.Model, channels_last: bool = False) -> Any:
     Raises:
         InputError: a layer that it cannot rebuild.
     """
-    import torch
-
-    network = torch.nn.Sequential(*_modules(model)).eval().requires_grad_(False)
+    network = _graph(model).eval().requires_grad_(False)
     return _channels_last(network) if channels_last else network
 
 
@@ -83,22 +82,51 @@ def _channels_last(network: Any) -> Any:
     return torch.nn.Sequential(ChannelsLast(), network).to(memory_format=torch.channels_last)
 
 
-def _modules(model: keras.Model) -> Iterator[Any]:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _modules(layer)
-        elif type(layer) in _TWINS:
-            yield from _TWINS[type(layer)](layer)
-        else:
-            known = ", ".join(kind.__name__ for kind in _TWINS)
-            raise InputError(f"No twin for layer {layer.name!r}, a {type(layer).__name__}. Valid: {known}.")
+def _graph(model: keras.Model) -> Any:
+    """A module of the modules of all operations, those of nested models too, in the order of their calls."""
+    import torch
+
+    calls: list[tuple[int, list[int]]] = []
+    modules = torch.nn.ModuleList()
+
+    def note(operation: Any, *inputs: Any, **options: Any) -> Any:
+        outputs, given = operation(*inputs, **options), keras.tree.flatten(inputs)
+        calls.append((id(outputs), [id(tensor) for tensor in given]))
+        modules.append(_module(operation, given[0].shape[1:]))
+        return outputs
+
+    traced = rewire(flattened(model), note)
+    first, last = id(traced.inputs[0]), id(traced.outputs[0])
+
+    class Graph(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = modules
+
+        def forward(self, images: Any) -> Any:
+            found = {first: images}
+            for (name, inputs), module in zip(calls, self.parts, strict=True):
+                found[name] = module(*(found[one] for one in inputs))
+            return found[last]
+
+    return Graph()
 
 
-def _nothing(layer: keras.layers.Layer) -> Iterator[Any]:
+def _module(operation: Any, shape: tuple[int, ...]) -> Any:
+    """The module of an operation on inputs of a shape `(B, *shape)`."""
+    import torch
+
+    kind = type(operation).__name__
+    require(kind in _TWINS, f"No twin for {operation.name!r}, a {kind}. Valid: {', '.join(_TWINS)}.")
+    parts = list(_TWINS[kind](operation, shape))
+    return parts[0] if len(parts) == 1 else torch.nn.Sequential(*parts)
+
+
+def _nothing(layer: keras.layers.Layer, shape: tuple[int, ...]) -> Iterator[Any]:
     yield from ()
 
 
-def _activation(layer: Any) -> Iterator[Any]:
+def _activation(layer: Any, shape: tuple[int, ...]) -> Iterator[Any]:
     import torch
 
     valid: dict[str, list] = {"linear": [], "relu": [torch.nn.ReLU()]}
@@ -107,31 +135,60 @@ def _activation(layer: Any) -> Iterator[Any]:
     yield from valid[name]
 
 
-def _convolution(layer: keras.layers.Conv2D) -> Iterator[Any]:
+def _relu(layer: keras.layers.ReLU, shape: tuple[int, ...]) -> Iterator[Any]:
+    import torch
+
+    plain = layer.max_value is None and not layer.threshold
+    require(plain, f"No twin for {layer.name!r} with a threshold or a largest value.")
+    yield torch.nn.LeakyReLU(float(layer.negative_slope)) if layer.negative_slope else torch.nn.ReLU()
+
+
+def _convolution(layer: keras.layers.Conv2D, shape: tuple[int, ...]) -> Iterator[Any]:
     import torch
 
     kernel, *bias = layer.get_weights()
+    sides = zip(shape[:2], layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
+    (top, bottom), (left, right) = (_padding(*side) if layer.padding == "same" else (0, 0) for side in sides)
+    even = (top, left) == (bottom, right)
+    if not even:
+        yield torch.nn.ZeroPad2d((left, right, top, bottom))
     module = torch.nn.Conv2d(
-        layer.input.shape[-1],
+        kernel.shape[2] * layer.groups,
         layer.filters,
         layer.kernel_size,
         stride=layer.strides,
-        padding=layer.padding,
+        padding=(top, left) if even else 0,
         dilation=layer.dilation_rate,
         groups=layer.groups,
         bias=layer.use_bias,
     )
     yield _with_weights(module, kernel.transpose(3, 2, 0, 1), *bias)
-    yield from _activation(layer)
+    yield from _activation(layer, shape)
 
 
-def _dense(layer: keras.layers.Dense) -> Iterator[Any]:
+def _padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Zeros before and after a side; TensorFlow puts the odd one after it."""
+    total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+    return total // 2, total - total // 2
+
+
+def _normalization(layer: Any, shape: tuple[int, ...]) -> Iterator[Any]:
+    import torch
+
+    require(layer.scale and layer.center, f"No twin for {layer.name!r} without scale or centre.")
+    gamma, beta, mean, variance = layer.get_weights()
+    module = torch.nn.BatchNorm2d(len(gamma), eps=layer.epsilon)
+    module.running_mean, module.running_var = torch.from_numpy(mean.copy()), torch.from_numpy(variance.copy())
+    yield _with_weights(module, gamma, beta)
+
+
+def _dense(layer: keras.layers.Dense, shape: tuple[int, ...]) -> Iterator[Any]:
     import torch
 
     kernel, *bias = layer.get_weights()
-    module = torch.nn.Linear(layer.input.shape[-1], layer.units, bias=layer.use_bias)
+    module = torch.nn.Linear(*kernel.shape, bias=layer.use_bias)
     yield _with_weights(module, kernel.T, *bias)
-    yield from _activation(layer)
+    yield from _activation(layer, shape)
 
 
 def _with_weights(module: Any, *weights: np.ndarray) -> Any:
@@ -142,17 +199,36 @@ def _with_weights(module: Any, *weights: np.ndarray) -> Any:
     return module
 
 
-def _max_pool(layer: keras.layers.MaxPooling2D) -> Iterator[Any]:
+def _max_pool(layer: keras.layers.MaxPooling2D, shape: tuple[int, ...]) -> Iterator[Any]:
     import torch
 
     require(layer.padding == "valid", f"No twin for {layer.name!r} with padding={layer.padding!r}.")
     yield torch.nn.MaxPool2d(layer.pool_size, layer.strides)
 
 
-def _flatten(layer: keras.layers.Flatten) -> Iterator[Any]:
+def _mean(layer: keras.layers.GlobalAveragePooling2D, shape: tuple[int, ...]) -> Iterator[Any]:
     import torch
 
-    shape = layer.input.shape[1:]
+    class Mean(torch.nn.Module):
+        def forward(self, features: Any) -> Any:
+            return features.mean(dim=(2, 3))
+
+    require(not layer.keepdims, f"No twin for {layer.name!r} with keepdims.")
+    yield Mean()
+
+
+def _sum(layer: keras.layers.Add, shape: tuple[int, ...]) -> Iterator[Any]:
+    import torch
+
+    class Sum(torch.nn.Module):
+        def forward(self, *features: Any) -> Any:
+            return sum(features[1:], features[0])
+
+    yield Sum()
+
+
+def _flatten(layer: keras.layers.Flatten, shape: tuple[int, ...]) -> Iterator[Any]:
+    import torch
 
     class Flatten(torch.nn.Module):
         """In the order of Keras: the channels of a pixel together."""
@@ -163,14 +239,19 @@ def _flatten(layer: keras.layers.Flatten) -> Iterator[Any]:
     yield Flatten() if len(shape) == 3 else torch.nn.Flatten()
 
 
-_TWINS: dict[type, Callable[[Any], Iterator[Any]]] = {
-    keras.layers.InputLayer: _nothing,
-    keras.layers.Dropout: _nothing,
-    keras.layers.Activation: _activation,
-    keras.layers.Conv2D: _convolution,
-    keras.layers.MaxPooling2D: _max_pool,
-    keras.layers.Flatten: _flatten,
-    keras.layers.Dense: _dense,
+# By the name of the class, because those of some operations are not public.
+_TWINS: dict[str, Callable[[Any, tuple[int, ...]], Iterator[Any]]] = {
+    "ConvertToTensor": _nothing,
+    "Dropout": _nothing,
+    "Activation": _activation,
+    "ReLU": _relu,
+    "Conv2D": _convolution,
+    "BatchNormalization": _normalization,
+    "MaxPooling2D": _max_pool,
+    "GlobalAveragePooling2D": _mean,
+    "Add": _sum,
+    "Flatten": _flatten,
+    "Dense": _dense,
 }
 
 
