@@ -93,7 +93,14 @@ class _Taking:
         """The directory with what was measured for one seed, named after all that determines it."""
         recipes = measurement.recipes(self.study.profile, seed)
         weights = [self.shelf.card(recipe).sha256 for recipe in recipes]
-        stated = {**asdict(measurement), "weights": weights, "examples": self.study.examples, "seed": seed}
+        measured_in = [[recipe.dataset, recipe.threat] for recipe in recipes]
+        stated = {
+            **asdict(measurement),
+            "weights": weights,
+            "measured_in": measured_in,
+            "examples": self.study.examples,
+            "seed": seed,
+        }
         digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
         place = self.root / "measured" / digest
         if not (place / VALUE).exists():

@@ -118,6 +118,16 @@ def test_nothing_is_trained_or_measured_twice(write, runs, monkeypatch):
     assert reproduce(write(), runs).to_dict() == first.to_dict()
 
 
+def test_another_threat_model_is_measured_again(write, runs):
+    columns = {"fgsm": {"attack": "fgsm", "where": {"kind": "at"}}}
+    found = []
+    for eps in (0.0, 1.0):
+        changed = {**STUDY["defaults"]["set"], "threat.eps": eps, "adversary.eps": 0.1}
+        study = write(seeds=[0], columns=columns, paper={}, defaults={"set": changed})
+        found.append(reproduce(study, runs).cells["AT"]["fgsm"].mean)
+    assert found[0] > found[1]
+
+
 def test_a_picture_that_cells_share_is_kept_once(write, runs, tmp_path, monkeypatch):
     def draw(subject, attack):
         subject.directory.mkdir(parents=True, exist_ok=True)
