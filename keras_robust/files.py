@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 
 from keras_robust.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+_HDF5 = 1 << 20  # bytes, at most, that a file of weights has beside them
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -50,6 +57,33 @@ def write_text(path: Path | str, text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def save_weights(model: keras.Model, path: Path | str) -> None:
+    """`write_weights`, whole or not at all."""
+    with replacing(path) as draft:
+        write_weights(model, draft)
+
+
+def write_weights(model: keras.Model, draft: Path) -> None:
+    """`model.save_weights(draft)`, with those of its optimizers, if the disk has room for them.
+
+    Raises:
+        InputError: it has not; HDF5 itself may crash then.
+    """
+    needed, free = _bytes_of(model) + _HDF5, shutil.disk_usage(draft.parent).free
+    if needed > free:
+        raise InputError(
+            f"Cannot write {draft.name}: it takes up to {needed} bytes, the disk has {free} left."
+        )
+    model.save_weights(draft, overwrite=True)
+
+
+def _bytes_of(model: keras.Model) -> int:
+    """What its variables and those of its optimizers take, none being wider than float32 but for counters."""
+    optimizers = [getattr(model, "optimizer", None), *getattr(model, "player_optimizers", {}).values()]
+    variables = [variable for one in (model, *filter(None, optimizers)) for variable in one.variables]
+    return 4 * sum(prod(variable.shape) for variable in variables)
 
 
 def parse_yaml(text: str) -> Any:

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 _PRIME = 2**31 - 1
 _MULTIPLIER = 1_000_003
+
+
+def reseed(model: keras.Model, noise: Noise) -> None:
+    """Make what the layers of `model` draw from now on, such as dropout, a function of `noise`.
+
+    Nothing is done to a function in the place of a model.
+    """
+    states = [
+        variable for variable in getattr(model, "variables", []) if variable.name == "seed_generator_state"
+    ]
+    for index, state in enumerate(states):
+        state.assign(tf.cast(noise.fold(index).seed(), state.dtype))
 
 
 class Noise:

@@ -260,6 +260,11 @@ class Recipe:
         check_options("threat", self.threat, _threat)
         with _said_of("threat"):
             ThreatModel(self.threat["norm"], self.threat["eps"])
+            step_size = self.threat.get("step_size")
+            require(
+                step_size is None or (is_finite(step_size) and step_size > 0),
+                f"step_size must be a finite number > 0. Received: {step_size!r}.",
+            )
         check_options("guard", self.guard, _guard)
         every = self.guard.get("every", 1)
         require(every >= 1, f"guard: every must be >= 1. Received: {every}.")
@@ -269,7 +274,8 @@ class Recipe:
             if setting is not None:
                 _check(where, setting, attacks, optional=("eps", "norm"))
                 with _said_of(where):
-                    self._attack(setting)
+                    targeted = getattr(self._attack(setting), "targeted", False)
+                    require(not targeted, "there are no targets. Valid: an attack that is not targeted.")
 
     def _attack(self, setting: Mapping[str, Any]) -> Any:
         from keras_robust import attacks

@@ -150,6 +150,10 @@ def check_model(model: Any) -> None:
         all(isinstance(shape, tuple) for shape in shapes),
         f"The model must have one input and one output. Received: input {shapes[0]}, output {shapes[1]}.",
     )
+    require(
+        len(shapes[1]) == 2 and (shapes[1][1] is None or shapes[1][1] >= 2),
+        f"A classifier must return logits (N, K) with K >= 2 classes, received shape {shapes[1]}.",
+    )
     check_end(model)
 
 
@@ -162,15 +166,12 @@ def check_end(model: Any) -> None:
     Raises:
         InputError: its last layer turns logits into probabilities.
     """
-    last = model
-    while getattr(last, "layers", []):
-        last = last.layers[-1]
-    softmax = type(last).__name__ == "Softmax" or _name_of(getattr(last, "activation", None)) == "softmax"
-    require(not softmax, f"{_PROBABILITIES} Its last layer is a softmax: remove it. Received: {model!r}.")
+    from keras_robust.models.graph import ends_in_softmax
 
-
-def _name_of(function: Any) -> str:
-    return getattr(function, "__name__", "")
+    require(
+        not ends_in_softmax(model),
+        f"{_PROBABILITIES} Its last layer is a softmax: remove it. Received: {model!r}.",
+    )
 
 
 _PROBABILITIES = "The model outputs probabilities where logits are expected."

@@ -1,12 +1,15 @@
 """Files and directories are whole or absent."""
 
 import os
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 from limits import full_disk
 
+from keras_robust import models
 from keras_robust.errors import InputError
-from keras_robust.files import read_yaml, replacing, write_text
+from keras_robust.files import read_yaml, replacing, save_weights, write_text
 
 
 def write(draft, kind, text):
@@ -92,3 +95,13 @@ def test_a_place_that_may_not_be_written_is_told(tmp_path):
 def test_only_true_and_false_are_truth_values_in_yaml(tmp_path):
     (tmp_path / "options.yaml").write_text("on: off\nyes: no\nplain: [true, False]\n")
     assert read_yaml(tmp_path / "options.yaml") == {"on": "off", "yes": "no", "plain": [True, False]}
+
+
+def test_weights_are_not_begun_where_there_is_no_room(tmp_path, monkeypatch):
+    model = models.build("small_cnn")
+    size = 4 * model.count_params()
+    for free, fits in ((size, False), (size + 2**21, True)):
+        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        with nullcontext() if fits else pytest.raises(InputError, match=r"Cannot write m.weights.h5: .*left"):
+            save_weights(model, tmp_path / "m.weights.h5")
+        assert os.listdir(tmp_path) == (["m.weights.h5"] if fits else [])

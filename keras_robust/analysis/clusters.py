@@ -11,8 +11,9 @@ import numpy as np
 from rich.table import Table
 
 from keras_robust.analysis.finding import Finding, columns
-from keras_robust.analysis.pairs import pairs, require_latent
+from keras_robust.analysis.pairs import pairs
 from keras_robust.errors import require
+from keras_robust.models.latent import require_latent
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def clusters(
     """
     from sklearn.cluster import AgglomerativeClustering
 
-    require_latent(model)
+    require_latent("Clustering", model)
     classes = model.output_shape[-1]
     count = classes if count is None else count
     length = len(examples[1])

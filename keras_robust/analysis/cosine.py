@@ -12,10 +12,11 @@ from keras import ops
 from rich.table import Table
 
 from keras_robust.analysis.finding import Finding, columns
-from keras_robust.analysis.pairs import pairs, require_head
+from keras_robust.analysis.pairs import pairs
 from keras_robust.attacks.seen import Seen
 from keras_robust.errors import InputError
 from keras_robust.models.graph import inner_layers
+from keras_robust.models.latent import require_head
 
 _TINY = 1e-12
 _PROBES = 8  # random unit vectors on which a head is shown to be affine
@@ -116,7 +117,7 @@ def linear_centres(model: keras.Model) -> np.ndarray:
     They are read off the head at unit vectors and their opposites, so that any layers will do that amount to
     such a head: an affine one, or fixed centres by cosine or by squared distance.
     """
-    require_head(model)
+    require_head("The angle to a class", model)
     shape = model.head.input_shape[1:]
     units = np.eye(int(np.prod(shape)))
     probes = np.random.default_rng(0).standard_normal((_PROBES, len(units)))

@@ -12,8 +12,9 @@ from rich.table import Table
 
 from keras_robust import losses
 from keras_robust.analysis.finding import Finding, columns
-from keras_robust.analysis.pairs import Pairs, pairs, require_latent
+from keras_robust.analysis.pairs import Pairs, pairs
 from keras_robust.errors import is_finite, require, unknown_name
+from keras_robust.models.latent import require_latent
 
 SHOW = ("all", "successful", "failed")
 
@@ -119,7 +120,7 @@ def latent_map(
     >>> found.points.shape
     (40, 2)
     """
-    require_latent(model)
+    require_latent("This map", model)
     if show not in SHOW:
         raise unknown_name("choice of adversarial examples", show, SHOW)
     seen = pairs(model, examples, attack, seed)

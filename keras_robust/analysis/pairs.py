@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_robust.attacks import Attack
 from keras_robust.attacks.seen import Seen, see
-from keras_robust.errors import InputError, require
+from keras_robust.errors import require
 from keras_robust.validation import check_images, check_labels, check_logits
 
 
@@ -68,22 +68,3 @@ def pairs(model: keras.Model, examples: tuple[Any, Any], attack: Any, seed: int 
             f"Give one adversarial image for each of {len(images)}. Received: {len(adversarial)}.",
         )
     return Pairs(images, labels, adversarial, clean, see(model, adversarial))
-
-
-def require_latent(model: keras.Model) -> None:
-    """Refuse a model that hands out no latent."""
-    if not hasattr(model, "latent_and_logits"):
-        raise InputError(
-            f"This looks at a latent, which {model.name!r} does not hand out. Say where it lies: "
-            "keras_robust.models.split(model, at=<layer>)."
-        )
-
-
-def require_head(model: keras.Model) -> None:
-    """Refuse a model whose logits are not a function of a latent alone."""
-    require_latent(model)
-    require(
-        model.head is not None,
-        f"The logits of {model.name!r} need more than its latent: something crosses the cut. Cut it at "
-        "another layer: keras_robust.models.split(model, at=<layer>).",
-    )

@@ -14,10 +14,11 @@ from rich.table import Table
 
 from keras_robust import losses
 from keras_robust.analysis.finding import Finding, columns
-from keras_robust.analysis.pairs import Pairs, pairs, require_head
+from keras_robust.analysis.pairs import Pairs, pairs
 from keras_robust.attacks import observe
 from keras_robust.attacks.gradient import value_and_input_gradient
 from keras_robust.errors import is_finite, require, unknown_name
+from keras_robust.models.latent import require_head
 from keras_robust.threat import ThreatModel
 
 KINDS = ("clean", "successful", "failed")
@@ -200,7 +201,7 @@ def _spaces(model: keras.Model, spaces: Sequence[str] | None) -> Sequence[str]:
         if space not in SPACES:
             raise unknown_name("space", space, SPACES)
     if "latent" in spaces:
-        require_head(model)
+        require_head("A surface in latent space", model)
     return spaces
 
 

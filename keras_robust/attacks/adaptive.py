@@ -73,11 +73,19 @@ class Adaptive(Sequence):
     def stages(self) -> dict[str, Attack]:
         common = {**self.shared, "steps": self.steps, "restarts": self.restarts}
         stages: dict[str, Attack] = {}
-        for objective in self.objectives[:1] if self.version == "loss" else self.objectives:
+        for label, objective in self._labelled().items():
             if self.version == "full":
-                stages[f"apgd {objective.label}"] = APGD(loss=objective, **common)
-            stages[f"pgd {objective.label}"] = PGD(loss=objective, step_size=self.step_size, **common)
+                stages[f"apgd {label}"] = APGD(loss=objective, **common)
+            stages[f"pgd {label}"] = PGD(loss=objective, step_size=self.step_size, **common)
         return stages
+
+    def _labelled(self) -> dict[str, Any]:
+        """The objectives to climb; of those of one label, which differ by options, the later are numbered."""
+        found: dict[str, Any] = {}
+        for objective in self.objectives[:1] if self.version == "loss" else self.objectives:
+            alike = sum(other.label == objective.label for other in found.values())
+            found[f"{objective.label} {alike + 1}" if alike else objective.label] = objective
+        return found
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "objectives": [to_config(part) for part in self.objectives]}

@@ -80,6 +80,10 @@ class LikeliestTargets(RepeatedAttack):
         super().__post_init__()
         require_count("classes", self.classes)
 
+    @property
+    def has_targets(self) -> bool:
+        return True
+
     def _attempts(
         self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, noise: Noise
     ) -> Iterator[Any]:

@@ -13,7 +13,7 @@ from keras_robust.attacks.base import Attack, attacks
 from keras_robust.attacks.fab import FAB, FABTargeted
 from keras_robust.attacks.sequence import Sequence
 from keras_robust.attacks.square import Square
-from keras_robust.errors import unknown_name
+from keras_robust.errors import require, unknown_name
 
 _RESTARTS = 5  # of the untargeted attacks in "plus"
 _SAMPLES = 20  # gradients averaged in "rand"
@@ -86,6 +86,11 @@ class AutoAttack(Sequence):
         super().__post_init__()
         if self.version not in VERSIONS:
             raise unknown_name("version of AutoAttack", self.version, VERSIONS)
+        require(
+            self.search_dtype == "float32",
+            'AutoAttack searches in float32. Take version="fast" to search in bfloat16. '
+            f"Received: search_dtype={self.search_dtype!r}.",
+        )
 
     @property
     def stages(self) -> dict[str, Attack]:

@@ -11,11 +11,14 @@ import numpy as np
 
 from keras_robust.errors import require, unknown_name
 from keras_robust.models.precision import bfloat16_copy
+from keras_robust.noise import Noise, reseed
 from keras_robust.registry import Registry
 from keras_robust.threat import NORMS, ThreatModel
 from keras_robust.validation import check_images, check_labels, check_model
 
 attacks: Registry[type[Attack]] = Registry("attack")
+
+_LAYERS = 2**30  # the fold of an attack's noise that the layers of a model draw from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,11 @@ class Attack:
     def threat(self) -> ThreatModel:
         """The threat model that every returned image respects."""
         return ThreatModel(self.norm, self.eps, self.bounds)
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether it moves towards classes, its own or given ones, instead of away from the label."""
+        return False
 
     @property
     def stages(self) -> dict[str, Attack]:
@@ -136,7 +144,9 @@ class Attack:
         key: tuple[int, int],
     ) -> np.ndarray:
         """`__call__` on one batch of checked arrays; all randomness is a function of `key`."""
-        return np.asarray(self._run(self._searched(model), images, labels, targets, key))
+        searched = self._searched(model)
+        reseed(searched, Noise(key).fold(_LAYERS))
+        return np.asarray(self._run(searched, images, labels, targets, key))
 
     def _searched(self, model: keras.Model) -> keras.Model:
         return model if self.search_dtype == "float32" else bfloat16_copy(model)

@@ -86,6 +86,10 @@ class PGD(RepeatedAttack):
             check_targetable(objective)
 
     @property
+    def has_targets(self) -> bool:
+        return self.targeted
+
+    @property
     def objective(self) -> Objective:
         """The objective that is climbed."""
         return get_objective(self.loss)
@@ -239,6 +243,10 @@ class _OwnTargets(PGD):
         super().__post_init__()
         require(not self.targeted, f"{type(self).__name__} chooses its own targets. Received: targeted=True.")
         check_targetable(self.objective)
+
+    @property
+    def has_targets(self) -> bool:
+        return True
 
 
 @keras.saving.register_keras_serializable("keras_robust")

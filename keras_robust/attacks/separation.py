@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,11 @@ class Separation(Objective):
     @property
     def label(self) -> str:
         return "separation"
+
+    def stated(self) -> dict[str, Any]:
+        """Plain data that tell it from others."""
+        weights = hashlib.sha256(b"".join(weight.tobytes() for weight in self.discriminator.get_weights()))
+        return {"name": self.label, "on": self.on, "weights": weights.hexdigest()}
 
     def __call__(self, view: View, goal: Goal) -> Any:
         looked_at = getattr(view, self.on)

@@ -135,9 +135,9 @@ def taken(network: Any, source: str, examples: int, seed: int) -> tuple[Any, Any
     from keras_robust import data
     from keras_robust.evaluation.source import examples_of
 
-    images, labels, _ = examples_of(network, source, None, seed)
-    chosen = data.subset(len(labels), min(examples, len(labels)), seed)
-    return images[chosen], labels[chosen]
+    size = len(data.load(source, "test", raw=True).labels)
+    images, labels, _ = examples_of(network, source, min(examples, size), seed)
+    return images, labels
 
 
 def source(model: str, card: Any, dataset: str | None) -> str:

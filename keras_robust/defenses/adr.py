@@ -6,18 +6,18 @@ from typing import Any
 
 import keras
 
-from keras_robust.attacks.view import View
 from keras_robust.defenses.base import Batch, Defense, defenses
-from keras_robust.errors import require, unknown_name
+from keras_robust.errors import unknown_name
 from keras_robust.losses import (
+    ConditionalEntropy,
     GlobalCompactness,
     LocalCompactness,
     cross_entropy,
-    entropy,
     global_smoothness,
     kl_divergence,
     smoothness,
 )
+from keras_robust.models.latent import require_latent
 
 _CHOICES = {
     "base": ("adv", "trades"),
@@ -114,12 +114,9 @@ class ADR(Defense):
             "global_smoothness": global_smoothness_weight,
         }
         super().__init__(classifier, adversary, terms=terms, **options)
-        require(
-            hasattr(classifier, "latent_and_logits") or not (local_weight or global_weight),
-            "The local and global terms of ADR need the classifier's latent: make a LatentClassifier of it "
-            "with keras_robust.models.split, or set local_weight and global_weight to 0. "
-            f"Received: {classifier!r}.",
-        )
+        if local_weight or global_weight:
+            require_latent("ADR with a local or global weight", classifier)
+        self.conditional_entropy = ConditionalEntropy()
         self.local_compactness = LocalCompactness(norm, stop_gradient)
         self.global_compactness = GlobalCompactness(alpha, norm, stop_gradient)
         self.settings: dict[str, Any] = {
@@ -136,19 +133,19 @@ class ADR(Defense):
     def loss_terms(self, batch: Batch) -> dict[str, Any]:
         clean, adversarial = self.view(batch, "clean"), self.view(batch, "adversarial")
         labels, latents = batch.labels, (clean.latent, adversarial.latent)
-        settings = self.settings
+        settings, logits = self.settings, (clean.logits, adversarial.logits)
+        paired = latents if settings["pairs"] == "clean_adversarial" else clean.latent
+        sure = adversarial.logits if settings["entropy_of"] == "adversarial" else logits
         terms = {
             "clean": lambda: cross_entropy(labels, clean.logits),
             "adversarial": lambda: cross_entropy(labels, adversarial.logits),
-            "robustness": lambda: kl_divergence(clean.logits, adversarial.logits),
+            "robustness": lambda: kl_divergence(*logits),
             "local": lambda: self.local_compactness.call(*latents),
-            "global": lambda: self.global_compactness.call(
-                labels, latents if settings["pairs"] == "clean_adversarial" else clean.latent
-            ),
-            "smoothness": lambda: smoothness(clean.logits, adversarial.logits, settings["stop_gradient"]),
-            "confidence": lambda: self._entropy(clean, adversarial),
+            "global": lambda: self.global_compactness.call(labels, paired),
+            "smoothness": lambda: smoothness(*logits, settings["stop_gradient"]),
+            "confidence": lambda: self.conditional_entropy.call(labels, sure),
             "global_smoothness": lambda: global_smoothness(
-                labels, clean.logits, adversarial.logits, settings["alpha"], settings["stop_gradient"]
+                labels, *logits, settings["alpha"], settings["stop_gradient"]
             ),
         }
         return {name: terms[name]() for name in self.active_terms}
@@ -175,8 +172,3 @@ class ADR(Defense):
             "global_smoothness_weight": self.terms["global_smoothness"],
             **self.settings,
         }
-
-    def _entropy(self, clean: View, adversarial: View) -> Any:
-        of_adversarial = entropy(adversarial.logits)
-        both = self.settings["entropy_of"] == "both"
-        return of_adversarial + entropy(clean.logits) if both else of_adversarial

@@ -20,7 +20,6 @@ from keras_robust.losses import (
     smoothed_labels,
     soft_cross_entropy,
 )
-from keras_robust.losses.manifold import check_form
 from keras_robust.losses.soft_cross_entropy import check_share
 from keras_robust.models.discriminators import (
     SEEN,
@@ -58,12 +57,12 @@ class ATLD(Defense):
             `PGD(eps=eps, steps=1, step_size=eps)`.
         discriminator: a model of `build_discriminator`, or its options, `{"name": ..., **options}`.
         classifier_term: "mse" or "gan".
-        matching_weight: weight of that term, >= 0; with "mse" 0.5 on CIFAR-10 and SVHN, 0.1 on CIFAR-100.
+        matching_weight: weight of that term, >= 0; with "mse" 0.5 on CIFAR-10 and SVHN, 0.1 on CIFAR-100;
+            equation 7, which is "gan", has 1.
         class_weight: weight of the discriminator's class loss, >= 0; 0: it has no class outputs.
         smoothing: mass of y~ off the true class, in [0, 1 - 1/K) with K classes.
         on: what the discriminator looks at, the "logits" (code) or the "latent", the last hidden layer
             (paper).
-        form: of the bound, "js" or "gan"; they differ by a constant.
         clean_mode: of the network that gives the fixed f(x): "training", so that f(x) and f(x') are both
             normalised by their batches; or "evaluation", as a frozen copy in the code. Moving averages lag
             behind: where steps are large f(x) runs away, f(x') is drawn after it, and training diverges.
@@ -103,7 +102,6 @@ class ATLD(Defense):
         class_weight: float = 1.0,
         smoothing: float = 0.5,
         on: str = "logits",
-        form: str = "js",
         clean_mode: str = "training",
         ratio_at: str = "logits",
         ratio_limit: float = 10.0,
@@ -131,13 +129,11 @@ class ATLD(Defense):
             f"ATLD needs an adversary whose loss it can replace, such as PGD. Received: {adversary!r}.",
         )
         check_share("smoothing", smoothing, classifier.output_shape[-1])
-        check_form(form)
         check_band(band)
         self.discriminator = _discriminator(discriminator, classifier, on, bool(class_weight))
         self.settings: dict[str, Any] = {
             **chosen,
             "smoothing": smoothing,
-            "form": form,
             "ratio_limit": ratio_limit,
             "learning_rate": learning_rate,
             "band": list(band),
@@ -198,7 +194,7 @@ class ATLD(Defense):
         both = ops.concatenate([seen["clean"], seen["adversarial"]], axis=0)
         outputs = self.discriminator(both, training=batch.training)
         clean, adversarial = ops.split(outputs["manifold"], 2)
-        terms = {"manifold": -manifold_bound(clean, adversarial, self.settings["form"])}
+        terms = {"manifold": -manifold_bound(clean, adversarial)}
         if "classes" in outputs:
             targets = smoothed_labels(batch.labels, outputs["classes"].shape[-1], self.settings["smoothing"])
             losses = [soft_cross_entropy(targets, logits) for logits in ops.split(outputs["classes"], 2)]
@@ -218,7 +214,7 @@ class ATLD(Defense):
         """The bound that the discriminator raises, to be lowered by the classifier."""
         views = clean, adversarial
         scores = [self.discriminator(self._seen(view), training=False)["manifold"] for view in views]
-        return manifold_bound(scores[0], scores[1], self.settings["form"])
+        return manifold_bound(scores[0], scores[1])
 
     def _ratio(self, batch: Batch, targets: Any, clean: View, adversarial: View) -> Any:
         """s: how much larger the gradient of the cross-entropy is than that of the matching."""

@@ -17,11 +17,12 @@ from keras_robust.attacks.gradient import value_and_input_gradient
 from keras_robust.attacks.view import View, observe
 from keras_robust.defenses.distributed import DistributedModel, place_in_batch
 from keras_robust.defenses.rates import copied, pace
-from keras_robust.defenses.requirements import check_built, check_head, check_kinds, check_latent
+from keras_robust.defenses.requirements import check_arrays, check_head, check_kinds, check_latent
 from keras_robust.errors import require, unknown_name
 from keras_robust.models.registry import plain
-from keras_robust.noise import Noise
+from keras_robust.noise import Noise, reseed
 from keras_robust.registry import Registry
+from keras_robust.validation import check_model
 
 defenses: Registry[type[Defense]] = Registry("defense")
 
@@ -96,7 +97,7 @@ class Defense(DistributedModel):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        check_built(classifier)
+        check_model(classifier)
         for what, weight in {**terms, "weight_decay": weight_decay}.items():
             require(
                 isinstance(weight, Real) and math.isfinite(weight) and weight >= 0,
@@ -109,6 +110,11 @@ class Defense(DistributedModel):
             hasattr(adversary, "perturb") or (adversary is None and not self.needs_adversary),
             f"{type(self).__name__} needs an adversary that works inside a training step, such as "
             f"PGD(eps=0.3). Received: adversary={adversary!r}.",
+        )
+        require(
+            not getattr(adversary, "has_targets", False),
+            f"In training there are no targets: take PGD or another untargeted adversary. "
+            f"Received: adversary={adversary!r}.",
         )
         if self.needs_head:
             check_head(type(self).__name__, classifier, self.needs_head)
@@ -198,6 +204,12 @@ class Defense(DistributedModel):
         return batch.views[which]
 
     # What Keras calls
+
+    def fit(self, x: Any = None, y: Any = None, *arguments: Any, **options: Any) -> keras.callbacks.History:
+        return super().fit(*check_arrays(self.classifier, x, y), *arguments, **options)
+
+    def evaluate(self, x: Any = None, y: Any = None, *arguments: Any, **options: Any) -> Any:
+        return super().evaluate(*check_arrays(self.classifier, x, y), *arguments, **options)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
         return self.classifier(images, training=training)
@@ -322,8 +334,9 @@ class Defense(DistributedModel):
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         check_kinds(images, labels)
         noise = Noise((self.seed, self.step), place_in_batch())
-        self._reseed_layers(noise)
-        batch = Batch(ops.cast(images, "float32"), labels, sample_weight, noise, training)
+        reseed(self, noise.fold(noise.shard[0]))  # a resumed run repeats its draws
+        images, labels = ops.cast(images, "float32"), ops.cast(labels, "int32")
+        batch = Batch(images, labels, sample_weight, noise, training)
         batch.adversarial = self.perturb(batch)
         return batch
 
@@ -382,12 +395,6 @@ class Defense(DistributedModel):
         if "adversarial" not in batch.views:
             logs.pop("adversarial_accuracy")  # never updated, it would read 0
         return logs
-
-    def _reseed_layers(self, noise: Noise) -> None:
-        """Make dropout and its like a function of (seed, step, replica): a resumed run repeats them."""
-        states = [variable for variable in self.variables if variable.name == "seed_generator_state"]
-        for index, state in enumerate(states):
-            state.assign(ops.cast(noise.fold(noise.shard[0]).fold(index).seed(), state.dtype))
 
     def _finalize_players(self, _: Any) -> None:
         """What ends `fit`: Keras would ask the first player's optimizer to finalize the variables of all."""

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_robust.attacks import Attack, classify
-from keras_robust.files import replacing, write_text
+from keras_robust.files import save_weights, write_text
 from keras_robust.workers import is_chief
 
 HELD_OUT = "held_out_"  # begins the names of the guard's logs
@@ -198,9 +198,3 @@ class Checkpoint(keras.callbacks.Callback):
     def save(self) -> None:
         """Write the checkpoint now."""
         save_weights(self.model, self.path)
-
-
-def save_weights(model: keras.Model, path: Path) -> None:
-    """`model.save_weights(path)`, whole or not at all."""
-    with replacing(path) as temporary:
-        model.save_weights(temporary, overwrite=True)

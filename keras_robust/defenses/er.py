@@ -14,6 +14,7 @@ from keras_robust.errors import is_finite, require
 from keras_robust.layers import WeightClip
 from keras_robust.losses import cross_entropy, kl_divergence, wasserstein_critic, wasserstein_generator
 from keras_robust.models.critics import build_critic
+from keras_robust.models.latent import require_head
 from keras_robust.priors import priors
 from keras_robust.schema import check_options
 
@@ -186,11 +187,7 @@ class ERClassifier(Defense):
 
 
 def _check_classifier(classifier: keras.Model) -> None:
-    require(
-        getattr(classifier, "head", None) is not None,
-        "ERClassifier needs a LatentClassifier with a head: make one with keras_robust.models.split. "
-        f"Received: {classifier!r}.",
-    )
+    require_head("ERClassifier", classifier)
     shape = classifier.encoder.output_shape
     require(len(shape) == 2, f"ERClassifier needs a flat latent, (B, D). Received: one of shape {shape}.")
 

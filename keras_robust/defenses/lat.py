@@ -10,8 +10,8 @@ from keras import ops
 
 from keras_robust.attacks import PGD
 from keras_robust.defenses.base import Batch, Defense, Move, defenses
-from keras_robust.errors import require
 from keras_robust.losses import cross_entropy
+from keras_robust.models.latent import require_head
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -60,11 +60,7 @@ class LAT(Defense):
     ) -> None:
         terms = {"latent": latent_weight, "adversarial": adversarial_weight}
         super().__init__(classifier, adversary, terms=terms, **options)
-        require(
-            getattr(classifier, "head", None) is not None,
-            "LAT needs a LatentClassifier with a head: make one with keras_robust.models.split. "
-            f"Received: {classifier!r}.",
-        )
+        require_head("LAT", classifier)
         self.latent_adversary = PGD(eps=latent_eps, steps=latent_steps, bounds=(-math.inf, math.inf))
 
     def moves(self) -> list[Move]:

@@ -8,19 +8,9 @@ import keras
 
 from keras_robust.errors import require
 from keras_robust.models.graph import inner_layers
-from keras_robust.validation import check_end
+from keras_robust.validation import check_images, check_labels
 
 LayerType = type[keras.layers.Layer]
-
-
-def check_built(classifier: Any) -> None:
-    """Refuse what is no built model of logits."""
-    require(
-        isinstance(classifier, keras.Model) and classifier.built,
-        "The classifier must be a built keras.Model: give it a keras.Input, or call it once. "
-        f"Received: {classifier!r}.",
-    )
-    check_end(classifier)
 
 
 def check_head(defense: str, classifier: keras.Model, needed: LayerType) -> None:
@@ -40,6 +30,14 @@ def check_latent(defense: str, classifier: keras.Model, needed: LayerType) -> No
         f"{defense} needs a LatentClassifier with a layer {needed.__name__} in its encoder: give "
         f"models.build the option variational. Received: {classifier!r}.",
     )
+
+
+def check_arrays(classifier: keras.Model, x: Any, y: Any) -> tuple[Any, Any]:
+    """Images and labels that are all at hand, checked; a dataset is left to `check_kinds`, batch by batch."""
+    if y is None:
+        return x, y
+    images = check_images(x, shape=classifier.input_shape[1:])
+    return images, check_labels(y, classifier.output_shape[-1], len(images))
 
 
 def check_kinds(images: Any, labels: Any) -> None:

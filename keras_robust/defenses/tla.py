@@ -9,10 +9,10 @@ from keras import ops
 
 from keras_robust.defenses.base import Batch, Defense, defenses
 from keras_robust.directions import length
-from keras_robust.errors import require
 from keras_robust.losses import cross_entropy, partners, triplet
 from keras_robust.losses.feature_norm import flat_features
 from keras_robust.losses.triplet import check_margin
+from keras_robust.models.latent import require_latent
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -57,11 +57,7 @@ class TLA(Defense):
     ) -> None:
         terms = {"adversarial": 1.0, "triplet": triplet_weight, "norms": norm_weight}
         super().__init__(classifier, adversary, terms=terms, **options)
-        require(
-            hasattr(classifier, "latent_and_logits"),
-            "TLA needs the classifier's latent: make a LatentClassifier of it with "
-            f"keras_robust.models.split. Received: {classifier!r}.",
-        )
+        require_latent("TLA", classifier)
         check_margin(margin)
         self.margin = margin
 
@@ -83,8 +79,8 @@ class TLA(Defense):
 
 
 def _norms(labels: Any, anchors: Any, features: Any) -> Any:
-    """‖z'‖ + ‖z_positive‖ + ‖z_negative‖ of each triplet, `(B,)`."""
+    """‖z'‖ + ‖z_positive‖ + ‖z_negative‖ of each triplet, without those that do not exist, `(B,)`."""
     chosen = partners(labels, anchors, features)
     lengths = length(flat_features(features))[:, 0]
-    others = ops.take(lengths, chosen.positive) + ops.take(lengths, chosen.negative)
-    return length(flat_features(anchors))[:, 0] + others
+    negative = ops.where(chosen.exists, ops.take(lengths, chosen.negative), 0.0)
+    return length(flat_features(anchors))[:, 0] + ops.take(lengths, chosen.positive) + negative

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
+import keras
+
 from keras_robust import attacks
+from keras_robust.attacks.objective import Custom, get_objective
+from keras_robust.attacks.separation import Separation
 from keras_robust.errors import InputError, require, unknown_name
 from keras_robust.evaluation.report import CLEAN
 
@@ -155,11 +159,35 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
-    objective = attacks.get_objective(value)
+    objective = get_objective(value)
     try:
         return attacks.to_config(objective)
-    except InputError:  # one without a name: a callable, or a loss
-        return objective.label
+    except InputError:  # one without a name: a discriminator's, a callable, or a loss
+        return objective.stated() if isinstance(objective, Separation) else objective.label
+
+
+def check_stated(named: Mapping[str, attacks.Attack | None]) -> None:
+    """Refuse to keep what attacks on functions find, which their settings do not tell from others."""
+    for name, attack in named.items():
+        for function in _functions(attack):
+            raise InputError(
+                f"{name} climbs {get_objective(function).label!r}, which has no name that tells it from "
+                "other functions: make it an Objective and register it, or keep nothing (directory=None)."
+            )
+
+
+def _functions(value: Any) -> Iterator[Any]:
+    """The functions without a name in an attack or objective."""
+    if isinstance(value, (tuple, list)):
+        inner: Iterable[Any] = value
+    elif isinstance(value, (attacks.Attack, attacks.Objective)) and not isinstance(value, Custom):
+        inner = [getattr(value, field.name) for field in fields(value)]
+    else:
+        inner = []
+        if callable(value) and not isinstance(value, keras.Model):
+            yield value
+    for part in inner:
+        yield from _functions(part)
 
 
 def _example(key: str) -> str:

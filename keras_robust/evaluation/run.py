@@ -19,7 +19,7 @@ from keras_robust.evaluation import blocks
 from keras_robust.evaluation.checks import Evidence, warnings
 from keras_robust.evaluation.ledger import LEDGER, Ledger
 from keras_robust.evaluation.merging import merge
-from keras_robust.evaluation.naming import CLEAN, named_attacks, settings
+from keras_robust.evaluation.naming import CLEAN, check_stated, named_attacks, settings
 from keras_robust.evaluation.placement import Replica, on_replicas, replicas
 from keras_robust.evaluation.probes import MOST, probe
 from keras_robust.evaluation.progress import Begin
@@ -27,8 +27,9 @@ from keras_robust.evaluation.progress import progress as bars
 from keras_robust.evaluation.protocols import by_protocol
 from keras_robust.evaluation.report import Outcome, Report, Stage
 from keras_robust.evaluation.shards import Shard
-from keras_robust.evaluation.source import Examples, examples_of, threat_of
+from keras_robust.evaluation.source import Examples, dataset_of, examples_of, threat_of
 from keras_robust.models.precision import in_float32
+from keras_robust.noise import Noise, reseed
 from keras_robust.threat import ThreatModel
 from keras_robust.validation import check_logits, check_model
 from keras_robust.versions import versions
@@ -37,7 +38,7 @@ from keras_robust.workers import Workers
 
 def evaluate(
     model: keras.Model,
-    examples_from: Any,
+    examples_from: Any = None,
     attacks: Sequence[str | Attack] | Mapping[str, Attack | None] | str = ("clean", "pgd-40", "square-5000"),
     *,
     eps: float | None = None,
@@ -57,7 +58,8 @@ def evaluate(
 
     Args:
         model: maps images in [0, 1] to logits `(B, K)`; evaluated in float32, left unchanged.
-        examples_from: `(images, labels)`, or the name of a dataset, whose test set is taken.
+        examples_from: `(images, labels)`, or the name of a dataset, whose test set is taken; None: that of
+            the model's card.
         attacks: short names ("pgd-40": 40 steps, "square-5000": 5000 queries, "autoattack"), `Attack`
             objects, or a mapping from names to attacks. "clean" is always reported. On a classifier that
             changes its input, such as one with a manifold transform, white-box attacks are made end to end,
@@ -93,6 +95,7 @@ def evaluate(
     ['clean', 'fgsm']
     """
     check_model(model)
+    examples_from = dataset_of(model) if examples_from is None else examples_from
     require(
         isinstance(batch_size, int) and batch_size >= 1,
         f"batch_size must be an integer >= 1. Received: {batch_size!r}.",
@@ -107,6 +110,8 @@ def evaluate(
     def prepared() -> tuple[dict[str, Any], dict[str, Attack | None], Examples, dict[int, np.ndarray]]:
         threat = threat_of(model, eps, norm, step_size)
         named = by_protocol(named_attacks(attacks, threat, model), model)
+        if directory is not None:
+            check_stated(named)
         taken = examples_of(model, examples_from, examples, seed)
         return threat, named, taken, part.blocks(len(taken.labels), batch_size)
 
@@ -203,6 +208,7 @@ def _work(
     firsts = dict(zip(rows, np.cumsum([0, *map(len, rows.values())]), strict=False))
 
     def work(model: keras.Model, number: int) -> blocks.Found:
+        reseed(model, Noise((seed, number)))
         block = rows[number]
         images, labels = taken.images[block], taken.labels[block]
         if attack is None or clean is None:
@@ -248,6 +254,7 @@ def _outcome(attack: Attack | None, threat: dict[str, Any], found: list[blocks.F
 
 def _probes(model: keras.Model, taken: Examples, threat: dict[str, Any], seed: int) -> dict[str, float]:
     """What the checks measure for themselves, on the first examples of all that are classified rightly."""
+    reseed(model, Noise((seed, 0)))
     images, labels = taken.images[: 2 * MOST], taken.labels[: 2 * MOST]
     right = np.flatnonzero(blocks.classified(model, images, labels).standing[""])[:MOST]
     return probe(model, images[right], labels[right], ThreatModel(threat["norm"], threat["eps"]), seed=seed)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_robust import data
-from keras_robust.errors import InputError
+from keras_robust.errors import InputError, require
 from keras_robust.threat import ThreatModel
 from keras_robust.validation import check_images, check_labels
 
@@ -19,6 +19,13 @@ class Examples(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
+
+
+def dataset_of(model: keras.Model) -> str:
+    """The dataset on the model's card."""
+    dataset = getattr(getattr(model, "card", None), "dataset", None)
+    require(bool(dataset), "The model's card names no dataset: give (images, labels) or a dataset's name.")
+    return str(dataset)
 
 
 def threat_of(

@@ -15,7 +15,8 @@ def adversarial_labels(labels: Any, logits: Any, mass: float = 0.5, gamma: float
 
     1 - mass stays on the label. The rest is shared by the other classes in proportion to v_k - min(v) +
     gamma, where v = -log softmax(logits) is the gradient of the cross-entropy with respect to the label:
-    the most confusing class gets least. No gradient passes.
+    the most confusing class gets least. The reverse, which descriptions of the method also have, would not be
+    an adversary: it lowers the loss. No gradient passes.
 
     Args:
         labels: `(B,)` integers.

@@ -16,13 +16,18 @@ def entropy(logits: Any) -> Any:
 
 @keras.saving.register_keras_serializable("keras_robust")
 class ConditionalEntropy(keras.losses.Loss):
-    """Mean entropy of the predictions `y_pred`, logits `(B, K)`; `y_true` is not looked at.
+    """Mean entropy of the predictions `y_pred`; `y_true` is not looked at.
+
+    `y_pred` are logits `(B, K)`, or `(logits, adversarial_logits)` for the sum of both entropies.
 
     Source: the clustering assumption, Grandvalet & Bengio 2004; ADR, Bui et al. 2020, equation 7.
 
     >>> import numpy as np
-    >>> round(float(ConditionalEntropy()(np.array([0]), np.zeros((1, 2), "float32"))), 4)
+    >>> logits = np.zeros((1, 2), "float32")
+    >>> round(float(ConditionalEntropy()(np.array([0]), logits)), 4)
     0.6931
+    >>> round(float(ConditionalEntropy()(np.array([0]), (logits, logits))), 4)
+    1.3863
     """
 
     def __init__(
@@ -31,4 +36,4 @@ class ConditionalEntropy(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        return entropy(y_pred)
+        return sum(map(entropy, y_pred)) if isinstance(y_pred, (tuple, list)) else entropy(y_pred)

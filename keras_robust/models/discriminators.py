@@ -18,6 +18,7 @@ from keras import layers
 
 from keras_robust.errors import require
 from keras_robust.models.assembly import require_positive
+from keras_robust.models.latent import require_latent
 from keras_robust.models.registry import companions, plain
 from keras_robust.registry import Registry
 from keras_robust.schema import check_options
@@ -193,11 +194,7 @@ def seen_shape(classifier: keras.Model, on: str) -> tuple[int, ...]:
     """
     if on == "logits":
         return tuple(classifier.output_shape[1:])
-    require(
-        hasattr(classifier, "latent_and_logits"),
-        "A discriminator on the latent needs a LatentClassifier; make one with keras_robust.models.split. "
-        f"Received: {classifier!r}.",
-    )
+    require_latent("A discriminator on the latent", classifier)
     return tuple(classifier.encoder.output_shape[1:])
 
 

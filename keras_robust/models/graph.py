@@ -85,3 +85,25 @@ def last_operation(model: keras.Model) -> Any:
     """What gives the output of `model`, the first if it has several."""
     operation = model.outputs[0]._keras_history.operation
     return last_operation(operation) if is_graph(operation) else operation
+
+
+def ends_in_softmax(model: keras.Model) -> bool:
+    """Whether the outputs of `model` are probabilities, as far as its graph or its layers tell."""
+    if is_graph(model):
+        last = last_operation(model)
+    else:
+        last = model
+        while getattr(last, "layers", []):
+            last = last.layers[-1]
+    return is_softmax(last) or _activates_by_softmax(last)
+
+
+def is_softmax(operation: keras.Operation) -> bool:
+    """Whether an operation is a softmax and nothing else."""
+    # By its name, because keras.ops.softmax leaves an operation whose class is not public.
+    is_activation = isinstance(operation, keras.layers.Activation)
+    return type(operation).__name__ == "Softmax" or (is_activation and _activates_by_softmax(operation))
+
+
+def _activates_by_softmax(operation: keras.Operation) -> bool:
+    return getattr(operation, "activation", None) is keras.activations.softmax

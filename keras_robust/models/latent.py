@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from keras_robust.errors import require
+
 serialize = keras.saving.serialize_keras_object
 deserialize = keras.saving.deserialize_keras_object
 
@@ -101,3 +103,23 @@ class JointClassifier(LatentClassifier):
 
     def parts(self) -> dict[str, keras.Model]:
         return {"joint": self.joint}
+
+
+def require_latent(what: str, model: Any) -> None:
+    """Refuse, for what needs it, a model that hands out no latent."""
+    require(
+        hasattr(model, "latent_and_logits"),
+        f"{what} needs the latent of a LatentClassifier: make one with keras_robust.models.split(model, "
+        f"at=<layer>). Received: {model!r}.",
+    )
+
+
+def require_head(what: str, model: Any) -> None:
+    """Refuse, for what needs it, a model whose logits are not a function of a latent alone."""
+    require_latent(what, model)
+    require(
+        getattr(model, "head", None) is not None,
+        f"{what} needs a head, logits that are a function of the latent alone. Cut the classifier at another "
+        "layer, keras_robust.models.split(model, at=<layer>), or take it out of what transforms its input. "
+        f"Received: {model!r}.",
+    )

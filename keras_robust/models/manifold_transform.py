@@ -12,6 +12,7 @@ from keras_robust.errors import is_finite, require, unknown_name
 from keras_robust.layers import StraightThrough
 from keras_robust.models.discriminators import SEEN, check_discriminator, kept_beside
 from keras_robust.models.kept import kept_on
+from keras_robust.models.latent import require_latent
 from keras_robust.models.registry import wrappers
 from keras_robust.models.smoothing import smoothed
 from keras_robust.models.ways import STATIC
@@ -194,11 +195,7 @@ class ManifoldTransformed(keras.Model):
     ) -> None:
         if gradient not in GRADIENTS:
             raise unknown_name("gradient of the manifold transform", gradient, GRADIENTS)
-        require(
-            hasattr(classifier, "latent_and_logits"),
-            "The manifold transform is put before a LatentClassifier; make one with "
-            f"keras_robust.models.split. Received: {classifier!r}.",
-        )
+        require_latent("The manifold transform", classifier)
         transform = ManifoldTransform(classifier, discriminator, **options, name="manifold_transform")
         stand_in = transform.smoothed() if gradient == "second_order" else None
         step = StraightThrough(transform, stand_in, dtype="float32", name="straight_through_transform")

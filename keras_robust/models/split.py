@@ -7,7 +7,15 @@ from typing import Any
 import keras
 
 from keras_robust.errors import InputError, require
-from keras_robust.models.graph import inner_layers, is_graph, plain_graph, position_of, rewire
+from keras_robust.models.graph import (
+    ends_in_softmax,
+    inner_layers,
+    is_graph,
+    is_softmax,
+    plain_graph,
+    position_of,
+    rewire,
+)
 from keras_robust.models.latent import JointClassifier, LatentClassifier
 
 
@@ -45,7 +53,7 @@ def split(
     """
     graph = plain_graph(model)
     position = position_of(model, at)
-    if _ends_in_softmax(graph):
+    if ends_in_softmax(graph):
         require(
             strip_softmax,
             f"Model {model.name!r} ends in a softmax (layer {graph.operations[-1].name!r}), but classifiers "
@@ -85,21 +93,6 @@ def _inline(graph: keras.Model, layer: keras.layers.Layer) -> keras.Model:
     return rewire(graph, call)
 
 
-def _ends_in_softmax(graph: keras.Model) -> bool:
-    last = plain_graph(graph).operations[-1]
-    return _ends_in_softmax(last) if is_graph(last) else _is_softmax(last) or _activates_by_softmax(last)
-
-
-def _is_softmax(operation: keras.Operation) -> bool:
-    # By its name, because keras.ops.softmax leaves an operation whose class is not public.
-    is_activation = isinstance(operation, keras.layers.Activation)
-    return type(operation).__name__ == "Softmax" or (is_activation and _activates_by_softmax(operation))
-
-
-def _activates_by_softmax(operation: keras.Operation) -> bool:
-    return getattr(operation, "activation", None) is keras.activations.softmax
-
-
 def _without_softmax(graph: keras.Model) -> keras.Model:
     """`graph` up to its logits; all other layers keep their place."""
     graph = plain_graph(graph)
@@ -117,7 +110,7 @@ def _without_softmax(graph: keras.Model) -> keras.Model:
 def _logits_in_place_of(operation: keras.Operation) -> keras.Operation:
     if is_graph(operation):
         return _without_softmax(operation)
-    if _is_softmax(operation):
+    if is_softmax(operation):
         return keras.layers.Identity(name=operation.name)
     if isinstance(operation, keras.layers.Dense):
         return DenseLogits(operation, name=operation.name, dtype=operation.dtype_policy)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from keras_robust.errors import InputError, require, unknown_name
-from keras_robust.files import replacing
+from keras_robust.files import replacing, write_weights
 from keras_robust.packaged import packaged
 from keras_robust.zoo.cards import CARD, WORST_CASE, Card, check_name
 from keras_robust.zoo.loading import DECLARED, build
@@ -162,7 +162,7 @@ def write(
         pins = {}
         for kind, model in kept.items():
             draft = drafts.enter_context(replacing(directory / f"{kind}.weights.h5"))
-            model.save_weights(draft)
+            write_weights(model, draft)
             pins[kind] = sha256_and_size(draft)
         companions = {kind: {**found, **pins[kind]} for kind, found in card.companions.items()}
         fitted = {}

@@ -334,6 +334,11 @@ def test_the_l2_step_survives_a_saturated_softmax(linear):
 # Models that cannot be attacked
 
 
+def ending_in(last):
+    images = keras.Input((2, 2, 1))
+    return keras.Model(images, last(keras.layers.Dense(4)(keras.layers.Flatten()(images))))
+
+
 def two_outputs():
     images = keras.Input((2, 2, 1))
     logits = keras.layers.Dense(4)(keras.layers.Flatten()(images))
@@ -352,6 +357,8 @@ def two_outputs():
             ),
             "outputs probabilities where logits are expected",
         ),
+        (lambda: ending_in(keras.ops.softmax), "outputs probabilities where logits are expected"),
+        (lambda: ending_in(keras.layers.Lambda(lambda z: z[:, :1])), "K >= 2 classes, received shape"),
     ],
 )
 def test_what_cannot_be_attacked_is_told(make, message):

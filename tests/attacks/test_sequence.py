@@ -120,3 +120,18 @@ def test_a_search_in_bfloat16_follows_the_weights_and_gives_float32_logits(build
     moved = attack(model, images, labels)
     assert moved.dtype == np.float32 and np.abs(moved - images).max() <= 0.2 + 1e-6
     assert not np.array_equal(moved, PGD(eps=0.2, steps=3)(model, images, labels))
+
+
+def test_objectives_of_one_label_are_all_climbed():
+    margins = [{"name": "margin", "confidence": confidence} for confidence in (0.0, 50.0)]
+    stages = Adaptive(eps=0.1, objectives=[margins[0], "dlr", margins[1]]).stages
+    assert list(stages) == [
+        f"{kind} {name}" for name in ("margin", "dlr", "margin 2") for kind in ("apgd", "pgd")
+    ]
+    assert stages["pgd margin 2"].loss.confidence == 50
+
+
+@pytest.mark.parametrize("version", ["standard", "plus", "rand", "fast"])
+def test_autoattack_is_asked_for_a_version_rather_than_a_precision(version):
+    with pytest.raises(InputError, match='Take version="fast"'):
+        AutoAttack(eps=0.1, version=version, search_dtype="bfloat16")

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from defense_building import ADVERSARY, CLASSES, EVERY_IF_WHOLE, batch, build, classifier
 
-from keras_robust.attacks import BIM
+from keras_robust.attacks import APGD, BIM, PGD, APGDTargeted, MultiTargeted
 from keras_robust.defenses import Standard, defenses
 from keras_robust.errors import InputError
 
@@ -257,12 +257,35 @@ def test_errors_say_what_is_wrong(name):
     "change, message",
     [
         (lambda x, y: ((255 * x).astype("uint8"), y), r"Images must be floating point.*Received: .*uint8"),
-        (lambda x, y: (x, np.eye(CLASSES)[y]), r"Labels must be integers \(B,\).*shape=\(None, 3\).*float32"),
+        (lambda x, y: (x, np.eye(CLASSES)[y]), r"Labels must be integers \(B,\).*shape=\(None, 3\).*float"),
         (lambda x, y: (x, y.astype("float32")), r"Labels must be integers \(B,\).*shape=\(None,\).*float32"),
         (lambda x, y: (x, None), r"Labels must be integers .*Received: None"),
     ],
 )
 def test_a_batch_of_the_wrong_kind_is_refused(change, message):
+    defense = build("standard")
+    defense.compile(sgd())
+    images, labels = change(*batch())
+    given = tf.data.Dataset.from_tensor_slices(images if labels is None else (images, labels)).batch(4)
+    for run in (defense.fit, defense.evaluate):
+        with pytest.raises(InputError, match=message):
+            run(given, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda x, y: (255 * x, y), r"Images must be in \[0, 1\].*Divide by 255"),
+        (lambda x, y: ((255 * x).astype("uint8"), y), "received uint8"),
+        (lambda x, y: (np.full_like(x, np.nan), y), "NaN"),
+        (lambda x, y: (x[:, :3], y), "wrong shape"),
+        (lambda x, y: (x, y - 1), "received values from -1"),
+        (lambda x, y: (x, y + CLASSES), "Labels must be integers 0 to 2"),
+        (lambda x, y: (x, np.eye(CLASSES)[y]), "argmax"),
+        (lambda x, y: (x[:-1], y), "8 labels for 7 images"),
+    ],
+)
+def test_bad_arrays_are_told(change, message):
     defense = build("standard")
     defense.compile(sgd())
     images, labels = change(*batch())
@@ -277,6 +300,22 @@ def test_a_classifier_that_outputs_probabilities_is_refused(activation, after):
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), last, *after])
     with pytest.raises(InputError, match="outputs probabilities where logits are expected"):
         Standard(model)
+
+
+@pytest.mark.parametrize(
+    "adversary", [PGD(eps=0.1, targeted=True), MultiTargeted(eps=0.1), APGDTargeted(eps=0.1, steps=2)]
+)
+def test_an_adversary_with_targets_is_refused(adversary):
+    with pytest.raises(InputError, match="In training there are no targets"):
+        build("adversarial_training", adversary=adversary)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64"])
+def test_every_integer_type_of_labels_will_do(dtype):
+    images, labels = batch()
+    defense = build("adversarial_training", adversary=APGD(eps=0.1, steps=2))
+    defense.compile("sgd", run_eagerly=True)
+    defense.fit(images, labels.astype(dtype), verbose=0)
 
 
 @pytest.mark.parametrize("name", [name for name in defenses if defenses[name].needs_adversary])

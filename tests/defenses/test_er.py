@@ -298,7 +298,7 @@ def test_bad_options_are_told(options, message):
 
 def test_a_head_and_a_flat_code_are_needed():
     whole = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
-    with pytest.raises(InputError, match="needs a LatentClassifier with a head"):
+    with pytest.raises(InputError, match="ERClassifier needs"):
         ERClassifier(whole, ADVERSARY)
     with pytest.raises(InputError, match="needs a flat latent"):
         ERClassifier(models.build("cnn_4c3f", latent="2C"), ADVERSARY)

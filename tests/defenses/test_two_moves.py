@@ -230,7 +230,6 @@ def test_a_discriminator_of_ones_own_is_no_companion():
         ({"ratio_limit": 0}, "ratio_limit must be a finite number > 0"),
         ({"learning_rate": float("inf")}, "learning_rate must be a finite number > 0"),
         ({"smoothing": 2}, "smoothing must be a number in"),
-        ({"form": "wgan"}, "Unknown form of the manifold loss"),
         ({"matching_weight": -1}, "'matching' must be a finite number >= 0"),
         ({"discriminator": {"name": "residual_mpl"}}, "Did you mean 'residual_mlp'"),
         ({"discriminator": {"name": "residual_mlp", "dept": 3}}, "Did you mean 'depth'"),
@@ -289,6 +288,17 @@ def test_the_box_of_lat_is_that_of_each_channel_over_batch_and_positions():
 def test_bad_options_of_lat_are_told(options, message):
     with pytest.raises(InputError, match=message):
         build("lat", **options)
+
+
+def test_the_norms_of_tla_leave_out_a_negative_that_there_is_not():
+    defense = build("tla", triplet_weight=0.0, norm_weight=1.0)
+    defense.compile("sgd", run_eagerly=True)
+    logs = defense.evaluate(IMAGES[:1], np.zeros(1, "int32"), return_dict=True, verbose=0)
+    moved = ADVERSARY.perturb(defense.classifier, IMAGES[:1], np.zeros(1, "int32"), Noise((0, 0)))
+    lengths = [
+        np.linalg.norm(defense.classifier.latent_and_logits(images)[0]) for images in (IMAGES[:1], moved)
+    ]
+    assert logs["norms"] == pytest.approx(sum(lengths), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["lat", "tla"])

@@ -231,7 +231,8 @@ def build(*outputs, shape=(8, 8, 1)):
         ({"examples": 0}, "examples must be in 1..120. Received: 0"),
         ({"examples": 121}, "examples must be in 1..120. Received: 121"),
         ({"examples_from": "mnits"}, "Unknown dataset: 'mnits'. Did you mean 'mnist'?"),
-        ({"examples_from": None}, "Give (images, labels) or the name of a dataset. Received: NoneType"),
+        ({"examples_from": None}, "card names no dataset: give (images, labels) or a dataset's name"),
+        ({"examples_from": 3}, "Give (images, labels) or the name of a dataset. Received: int"),
         ({"model": "at_digits"}, "The model must be a built keras.Model. Received: 'at_digits'"),
         ({"model": keras.Sequential([layers.Dense(3)])}, "The model must be a built keras.Model"),
         ({"model": build(layers.Dense(10, activation="softmax"))}, "outputs probabilities where logits"),
@@ -289,3 +290,29 @@ def test_a_minimum_norm_attack_that_finds_nothing_leaves_all_standing(few):
     np.testing.assert_array_equal(outcome.correct, labels == 3)
     assert all(np.isnan(values).all() for values in outcome.distances.values())
     assert outcome.distance_summary == {}
+
+
+def test_a_card_says_what_to_evaluate_on(digits_classifier):
+    object.__setattr__(digits_classifier, "card", Card("mine", {}, dataset="digits"))
+    assert quiet(digits_classifier, None, "fgsm", examples=20).dataset == "digits"
+
+
+@keras.saving.register_keras_serializable("tests")
+class Jitter(layers.Layer):
+    """Adds noise, drawn anew at every call."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.draws = keras.random.SeedGenerator(3)
+
+    def call(self, images):
+        return images + 0.3 * keras.random.normal(keras.ops.shape(images), seed=self.draws)
+
+
+def test_a_classifier_that_draws_noise_gives_the_same_report_again(digits_classifier, few):
+    images = keras.Input((8, 8, 1))
+    jittery = keras.Model(images, digits_classifier(Jitter()(images)))
+    reports = [found(quiet(jittery, few, "pgd-3", "square-20", batch_size=50)) for _ in range(2)]
+    assert reports[0] == reports[1]
+    other = found(quiet(jittery, few, "pgd-3", "square-20", batch_size=50, seed=1))
+    assert other["outcomes"] != reports[0]["outcomes"]

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_robust.attacks import PGD, Attack, Square
+from keras_robust.attacks import PGD, Adaptive, Attack, Square
 from keras_robust.errors import InputError
 from keras_robust.evaluation import evaluate
 from keras_robust.evaluation.ledger import LEDGER
@@ -121,3 +121,17 @@ def test_a_file_that_is_no_evaluation_is_told(digits_classifier, few, tmp_path, 
     (tmp_path / LEDGER).write_text(text)
     with pytest.raises(InputError, match=r"evaluation\.jsonl is not an evaluation that can be resumed"):
         run(digits_classifier, few, directory=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(eps=EPS, steps=2, loss=lambda labels, logits: logits[:, 0]),
+        Adaptive(eps=EPS, objectives=[keras.losses.SparseCategoricalCrossentropy(reduction=None)]),
+    ],
+)
+def test_what_an_attack_on_a_function_finds_is_not_kept(digits_classifier, few, tmp_path, attack):
+    with pytest.raises(InputError, match=r"mine climbs .*, which has no name that tells it"):
+        run(digits_classifier, few, {"mine": attack}, directory=tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+    run(digits_classifier, few, {"mine": attack})

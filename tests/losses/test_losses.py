@@ -201,3 +201,9 @@ def test_object_compiles_into_a_model_and_its_file(loss, oracle, y_true, tmp_pat
 def test_margin_takes_labels_as_a_column():
     loss = losses.Margin(1.0)
     np.testing.assert_array_equal(loss(LABELS[:, None], LOGITS), loss(LABELS, LOGITS))
+
+
+def test_the_entropy_of_a_pair_is_the_sum():
+    found = losses.ConditionalEntropy()(LABELS, (LOGITS, 2 * LOGITS))
+    expected = entropy_oracle(LABELS, LOGITS) + entropy_oracle(LABELS, 2 * LOGITS)
+    np.testing.assert_allclose(found, expected.mean(), rtol=1e-5)

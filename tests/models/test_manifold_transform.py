@@ -223,7 +223,7 @@ def test_it_takes_points():
         ({"threshold": 2}, "threshold must be"),
         ({"discriminator": keras.Sequential([layers.Dense(1)])}, "discriminator must be a built keras.Model"),
         ({"discriminator": MODEL}, "must take the logits of the classifier"),
-        ({"model": lambda images: images}, "put before a LatentClassifier"),
+        ({"model": lambda images: images}, "transform needs the latent"),
     ],
 )
 def test_bad_options_are_told(options, message):
