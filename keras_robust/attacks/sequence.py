@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
 
 from keras_robust.attacks.base import Attack
-from keras_robust.attacks.predictions import predict_classes
+from keras_robust.attacks.predictions import classify
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,16 +20,37 @@ class Sequence(Attack):
     def stages(self) -> dict[str, Attack]:
         raise NotImplementedError
 
-    def _run(
-        self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, key: tuple[int, int]
+    def run(
+        self,
+        model: keras.Model,
+        images: np.ndarray,
+        labels: np.ndarray,
+        targets: np.ndarray | None = None,
+        *,
+        key: tuple[int, int],
     ) -> np.ndarray:
-        adversarial = images.copy()
-        standing = np.arange(len(images))
-        for stage in self.stages.values():
-            found = stage.run(model, images[standing], labels[standing], key=key)
-            adversarial[standing] = found
-            fooled = np.asarray(predict_classes(model, found, self.jit_compile)) != labels[standing]
-            standing = standing[~fooled]
-            if not standing.size:
-                break
+        standing = np.ones(len(labels), bool)
+        *_, (_, adversarial, _) = in_turn(self.stages, model, images, labels, standing, key)
         return adversarial
+
+
+def in_turn(
+    stages: Mapping[str, Attack],
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    standing: np.ndarray,
+    key: tuple[int, int],
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Make the stages in turn on a batch, each on the examples that are still standing.
+
+    Yields:
+        The name of each stage, the images `(B, ...)` after it, and which of them stand, `(B,)` bool.
+    """
+    adversarial, standing = images.copy(), standing.copy()
+    for name, stage in stages.items():
+        rows = np.flatnonzero(standing)
+        if rows.size:
+            adversarial[rows] = stage.run(model, images[rows], labels[rows], key=key)
+            standing[rows] = classify(model, adversarial[rows]) == labels[rows]
+        yield name, adversarial, standing.copy()

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_robust.attacks import Attack, classify
+from keras_robust.attacks.sequence import in_turn
 from keras_robust.evaluation.report import from_bits, from_numbers, to_bits, to_numbers
 from keras_robust.threat import L2, Linf, ThreatModel
 
@@ -61,13 +62,8 @@ def attacked(
 ) -> Found:
     """Make the stages of `attack` in turn on the examples that are `standing`."""
     begun = time.perf_counter()
-    standing, after, adversarial = standing.copy(), {}, images.copy()
-    for name, stage in attack.stages.items():
-        rows = np.flatnonzero(standing)
-        if rows.size:
-            adversarial[rows] = stage.run(model, images[rows], labels[rows], key=key)
-            standing[rows] = classify(model, adversarial[rows]) == labels[rows]
-        after[name] = standing.copy()
+    made = in_turn(attack.stages, model, images, labels, standing, key)
+    after = {name: left for name, _, left in made}
     return Found(after, seconds=time.perf_counter() - begun)
 
 
