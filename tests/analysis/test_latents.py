@@ -13,7 +13,13 @@ from keras_robust.analysis import clusters, cosine_table, latent_map, prediction
 from keras_robust.analysis.cosine import linear_centres
 from keras_robust.attacks import FGSM, classify
 from keras_robust.errors import InputError
-from keras_robust.models import LatentClassifier, build, split
+from keras_robust.models import (
+    LatentClassifier,
+    build,
+    build_discriminator,
+    split,
+    with_manifold_transform,
+)
 from keras_robust.models.heads import heads
 
 EPS = 0.1
@@ -263,5 +269,12 @@ def test_logits_that_need_more_than_the_latent_have_no_centres(few):
     flat = keras.layers.Flatten()(images)
     latent = keras.layers.Dense(4, name="side")(flat)
     logits = keras.layers.Dense(10)(keras.layers.Concatenate()([flat, latent]))
-    with pytest.raises(InputError, match="something crosses the cut"):
+    with pytest.raises(InputError, match="needs a head, logits that are a function of the latent alone"):
         cosine_table(split(keras.Model(images, logits), at="side"), few, few[0])
+
+
+def test_a_classifier_behind_a_transform_has_no_head_of_its_own(classifier, few):
+    judge = build_discriminator("residual_mlp", (10,), depth=1, width=4)
+    transformed = with_manifold_transform(classifier, judge, "imt", eps=EPS)
+    with pytest.raises(InputError, match="take it out of what transforms its input"):
+        cosine_table(transformed, few, few[0])
