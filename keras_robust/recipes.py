@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from keras_robust.defenses import Defense
 
 PROFILES = ("paper", "laptop", "smoke")
+SAID = ("name", "profile", "description", "source", "paper")  # of a recipe, without effect on the weights
 
 
 def names() -> list[str]:
@@ -192,8 +193,7 @@ class Recipe:
     @property
     def digest(self) -> str:
         """What tells two trained models apart: a hash of all settings that decide the weights."""
-        said = ("name", "profile", "description", "source", "paper")
-        settings = {key: value for key, value in self.to_dict().items() if key not in said}
+        settings = {key: value for key, value in self.to_dict().items() if key not in SAID}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

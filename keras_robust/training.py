@@ -11,7 +11,7 @@ import yaml
 
 from keras_robust.errors import InputError, require
 from keras_robust.files import write_text
-from keras_robust.recipes import Recipe, read
+from keras_robust.recipes import SAID, Recipe, read
 from keras_robust.workers import Workers
 from keras_robust.workers import strategy as strategy_of
 
@@ -180,7 +180,7 @@ def _claim(recipe: Recipe, directory: Path, resume: bool) -> None:
         return
     require(resume, f"{directory} holds a run already. Resume it (--resume) or choose another directory.")
     begun, wanted = read(path), yaml.safe_load(text)
-    differing = sorted(key for key in wanted if begun.get(key) != wanted[key])
+    differing = sorted(key for key in wanted if key not in SAID and begun.get(key) != wanted[key])
     changes = "; ".join(f"{key}: {begun.get(key)!r}, now {wanted[key]!r}" for key in differing)
     require(not differing, f"The run in {directory} was begun with another recipe: {changes}.")
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -22,6 +23,7 @@ from keras_robust.attacks import classify
 from keras_robust.cli import main
 from keras_robust.errors import InputError
 from keras_robust.recipes import Recipe
+from keras_robust.zoo import Card
 
 TESTS = Path(__file__).parent
 FILES = [
@@ -123,6 +125,15 @@ def test_a_run_that_could_not_begin_leaves_its_directory_to_another(tmp_path):
     with pytest.raises(InputError, match="Cannot hold out 1000000"):
         training.train(small_recipe("held_out=1000000"), tmp_path / "run", verbose=0)
     assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_a_recipe_in_other_words_goes_on_with_a_run(copied):
+    before = (copied / "best.weights.h5").read_bytes()
+    training.train(
+        replace(small_recipe(*FINISHED), description="Other words"), copied, resume=True, verbose=0
+    )
+    assert (copied / "best.weights.h5").read_bytes() == before
+    assert Card.read(copied / "card.yaml").description == "Other words"
 
 
 def test_another_recipe_does_not_go_on_with_a_run(copied):
