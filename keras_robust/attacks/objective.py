@@ -40,6 +40,13 @@ class Objective:
         """What a report calls it."""
         return objectives.name_of(type(self))
 
+    def stated(self) -> Any:
+        """What a report states: plain data that tell it from others, its label where there are none."""
+        try:
+            return to_config(self)
+        except InputError:  # a function without a name, or a sum with one
+            return self.label
+
     def get_config(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 

@@ -12,7 +12,6 @@ import keras
 
 from keras_robust import attacks
 from keras_robust.attacks.objective import Custom, get_objective
-from keras_robust.attacks.separation import Separation
 from keras_robust.errors import InputError, require, unknown_name
 from keras_robust.evaluation.report import CLEAN
 
@@ -159,21 +158,18 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
-    objective = get_objective(value)
-    try:
-        return attacks.to_config(objective)
-    except InputError:  # one without a name: a discriminator's, a callable, or a loss
-        return objective.stated() if isinstance(objective, Separation) else objective.label
+    return get_objective(value).stated()
 
 
 def check_stated(named: Mapping[str, attacks.Attack | None]) -> None:
     """Refuse to keep what attacks on functions find, which their settings do not tell from others."""
     for name, attack in named.items():
-        for function in _functions(attack):
-            raise InputError(
-                f"{name} climbs {get_objective(function).label!r}, which has no name that tells it from "
-                "other functions: make it an Objective and register it, or keep nothing (directory=None)."
-            )
+        labels = [get_objective(function).label for function in _functions(attack)]
+        require(
+            not labels,
+            f"{name} climbs {', '.join(labels)}, which has no name that tells it from other functions: "
+            "make it an Objective and register it, or keep nothing (directory=None).",
+        )
 
 
 def _functions(value: Any) -> Iterator[Any]:
