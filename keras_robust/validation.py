@@ -14,6 +14,7 @@ import numpy as np
 from keras_robust.errors import InputError, require
 
 IMAGE_SHAPE = (None, None, None)
+PROBABILITIES = "The model outputs probabilities where logits are expected."
 PROBABILITY_TOLERANCE = 1e-2  # the rounding of a softmax in bfloat16
 
 
@@ -121,60 +122,9 @@ def check_logits(outputs: Any) -> np.ndarray:
     sums_to_one = np.allclose(logits.sum(axis=-1), 1, rtol=0, atol=PROBABILITY_TOLERANCE)
     require(
         not (within and sums_to_one),
-        f"{_PROBABILITIES} All outputs are in [0, 1] and sum to 1: remove the last softmax.",
+        f"{PROBABILITIES} All outputs are in [0, 1] and sum to 1: remove the last softmax.",
     )
     return logits
-
-
-def check_model(model: Any) -> None:
-    """Refuse what cannot be attacked.
-
-    Args:
-        model: a built `keras.Model` with one input and one output whose shapes it knows.
-
-    Raises:
-        InputError: anything else.
-    """
-    require(
-        hasattr(model, "built") and model.built,
-        f"The model must be a built keras.Model. Received: {model!r}.",
-    )
-    try:
-        shapes = [model.input_shape, model.output_shape]
-    except (AttributeError, NotImplementedError) as error:
-        raise InputError(
-            "The model must know its shapes, as those do that are made of a keras.Input: wrap it, "
-            f"keras.Sequential([keras.Input(shape), model]). Received: {model!r}."
-        ) from error
-    require(
-        all(isinstance(shape, tuple) for shape in shapes),
-        f"The model must have one input and one output. Received: input {shapes[0]}, output {shapes[1]}.",
-    )
-    require(
-        len(shapes[1]) == 2 and (shapes[1][1] is None or shapes[1][1] >= 2),
-        f"A classifier must return logits (N, K) with K >= 2 classes, received shape {shapes[1]}.",
-    )
-    check_end(model)
-
-
-def check_end(model: Any) -> None:
-    """Refuse a model whose last layer is a softmax, without a pass through it.
-
-    Args:
-        model: a built `keras.Model`.
-
-    Raises:
-        InputError: its last layer turns logits into probabilities.
-    """
-    from keras_robust.models.graph import ends_in_softmax
-
-    require(
-        not ends_in_softmax(model),
-        f"{_PROBABILITIES} Its last layer is a softmax: remove it. Received: {model!r}.",
-    )
-
-
-_PROBABILITIES = "The model outputs probabilities where logits are expected."
 
 
 def _as_array(values: Any, what: str) -> np.ndarray:

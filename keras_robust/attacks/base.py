@@ -11,10 +11,11 @@ import numpy as np
 
 from keras_robust.errors import require, unknown_name
 from keras_robust.models.precision import bfloat16_copy
+from keras_robust.models.valid import check_model
 from keras_robust.noise import Noise, reseed
 from keras_robust.registry import Registry
 from keras_robust.threat import NORMS, ThreatModel
-from keras_robust.validation import check_images, check_labels, check_model
+from keras_robust.validation import check_images, check_labels
 
 attacks: Registry[type[Attack]] = Registry("attack")
 

@@ -29,9 +29,10 @@ from keras_robust.evaluation.report import Outcome, Report, Stage
 from keras_robust.evaluation.shards import Shard
 from keras_robust.evaluation.source import Examples, dataset_of, examples_of, threat_of
 from keras_robust.models.precision import in_float32
+from keras_robust.models.valid import check_model
 from keras_robust.noise import Noise, reseed
 from keras_robust.threat import ThreatModel
-from keras_robust.validation import check_logits, check_model
+from keras_robust.validation import check_logits
 from keras_robust.versions import versions
 from keras_robust.workers import Workers
 
