@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from keras_robust.attacks.ascent import aim
@@ -185,7 +184,7 @@ class APGD(RepeatedAttack):
     def _attempt(
         self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, noise: Noise
     ) -> np.ndarray:
-        found = images.copy()
+        found = np.empty_like(images)
         active = np.arange(len(images))
         state = self._begin(ops.convert_to_tensor(images), noise)
         first = 0
@@ -193,7 +192,8 @@ class APGD(RepeatedAttack):
             steps = length if first else length + 1  # with the look at the start
             state = self._climb(model, images, labels, targets, state, active, first, steps, length)
             fooled = np.asarray(state.fooled)
-            found[active[fooled]] = tf.boolean_mask(state.found, fooled)
+            # One that fools this model nowhere may fool another.
+            found[active] = choose(state.fooled, state.found, state.best)
             rows = np.flatnonzero(~fooled)
             if not rows.size:
                 break

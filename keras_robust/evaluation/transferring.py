@@ -22,6 +22,7 @@ from keras_robust.evaluation.protocols import by_protocol
 from keras_robust.evaluation.source import examples_of, threat_of
 from keras_robust.files import write_text
 from keras_robust.models.precision import in_float32
+from keras_robust.noise import Noise, reseed
 from keras_robust.validation import check_logits
 from keras_robust.versions import versions
 
@@ -137,10 +138,10 @@ def transfer(
             `(B, K)`, is evaluated in float32 and left unchanged.
         examples_from: `(images, labels)`, or the name of a dataset, whose test set is taken.
         attack: a short name ("pgd-40"), an `Attack` object, or a mapping from one name to one attack. A
-            minimum-norm attack looks inside eps here.
+            minimum-norm attack looks inside eps here; where it finds nothing, the clean image is shown.
         eps, norm: the threat model; by default that of the models' cards, which must be one.
-        step_size: of gradient attacks; by default that of the card of the model attacked, else
-            2.5 eps / steps.
+        step_size: of gradient attacks; by default that of the card of the model attacked, in proportion to
+            eps, else 2.5 eps / steps.
         examples: take a random subset of this size, drawn with `seed`; None: all.
         seed: of the subset and of the attack.
         batch_size: examples attacked at once.
@@ -173,16 +174,23 @@ def transfer(
     models = {name: in_float32(model) for name, model in models.items()}
     for model in models.values():
         check_logits(model(taken.images[:8], training=False))
-    clean = _recognised(models, taken.images, taken.labels)
+    blocks = [slice(first, first + batch_size) for first in range(0, len(taken.labels), batch_size)]
+
+    def recognised(images: np.ndarray, number: int) -> np.ndarray:
+        """Which images `(B, M)` of a block each model classifies rightly."""
+        for model in models.values():
+            reseed(model, Noise((seed, number)))
+        return _recognised(models, images, taken.labels[blocks[number]])
+
+    clean = np.concatenate([recognised(taken.images[rows], number) for number, rows in enumerate(blocks)])
     matrix = []
     with bars(progress) as begin:
         for source, (_, made) in named.items():
             tell, standing = begin(source, len(clean), 0), clean.copy()
-            for number, first in enumerate(range(0, len(clean), batch_size)):
-                rows = slice(first, first + batch_size)
+            for number, rows in enumerate(blocks):
                 labels = taken.labels[rows]
                 found = made.run(models[source], taken.images[rows], labels, key=(seed, number))
-                standing[rows] &= _recognised(models, found, labels)
+                standing[rows] &= recognised(found, number)
                 tell(len(labels))
             matrix.append(100.0 * standing.mean(axis=0))
     return Transfer(

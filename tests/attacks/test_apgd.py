@@ -120,6 +120,13 @@ def test_it_is_at_least_as_strong_as_pgd(digits_classifier, digits):
     assert left["apgd"] <= left["pgd"]
 
 
+def test_what_fools_the_model_nowhere_is_still_its_worst_image_found(linear):
+    weights = np.array([[9.0, 0.0], [9.0, 0.0]], "float32")
+    model, images = linear(weights, (1, 2, 1)), np.full((1, 1, 2, 1), 0.5, "float32")
+    found = APGD(eps=0.1, steps=10)(model, images, np.array([0]))
+    np.testing.assert_allclose(found, images - 0.1, rtol=1e-6)
+
+
 def test_targets_are_the_likeliest_other_classes(linear):
     weights = np.diag([1.0, 2.0, 3.0, 4.0]).astype("float32")
     model = linear(weights, (2, 2, 1))

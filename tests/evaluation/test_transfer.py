@@ -13,7 +13,7 @@ from keras_robust.analysis import heat_map
 from keras_robust.attacks import DDN, FGSM, PGD, RayS, Square, classify
 from keras_robust.errors import InputError
 from keras_robust.evaluation import Transfer, evaluate, transfer
-from keras_robust.models import LatentClassifier
+from keras_robust.models import LatentClassifier, with_self_ensemble
 from keras_robust.zoo import Card
 
 EPS = 0.1
@@ -88,6 +88,12 @@ def test_a_seed_makes_it_repeat_and_a_subset_is_stated(pair, few):
     chosen = (images[one.indices], labels[one.indices])
     again = quiet(pair, chosen, "square-20", seed=1, batch_size=25)
     np.testing.assert_array_equal(one.matrix, again.matrix)
+
+
+def test_classifiers_that_draw_noise_repeat(pair, few):
+    noisy = {name: with_self_ensemble(model, first=0.3, passes=1) for name, model in pair.items()}
+    first, second = (quiet(noisy, few).to_dict() for _ in range(2))
+    assert first == second
 
 
 def test_the_models_are_left_as_they_were_and_attacked_in_float32(build_conv_classifier, few):
