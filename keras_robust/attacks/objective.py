@@ -23,6 +23,9 @@ objectives: Registry[type[Objective]] = Registry("objective")
 class Objective:
     """Base: subclass it, give `__call__`, and register it under a name.
 
+    Options are fields of a `@dataclass(frozen=True)`: they tell one objective, and its compiled graph, from
+    another.
+
     `needs_clean` asks for the view of the clean images in `goal.clean`; an objective that ignores
     the labels and has no targeted form says so with `targetable = False`, and one whose value of an
     example depends on the others of its batch with `coupled = True`.
@@ -38,7 +41,8 @@ class Objective:
     @property
     def label(self) -> str:
         """What a report calls it."""
-        return objectives.name_of(type(self))
+        cls = type(self)
+        return objectives.name_of(cls) if cls in objectives.values() else cls.__name__
 
     def stated(self) -> Any:
         """What a report states: plain data that tell it from others, its label where there are none."""
@@ -233,7 +237,7 @@ def get_objective(objective: Any) -> Objective:
         InputError: something else, an unknown name, or an option that the objective does not take.
     """
     if isinstance(objective, Objective):
-        return objective
+        return _told_apart(objective)
     if isinstance(objective, str):
         return get_objective({"name": objective})
     if isinstance(objective, Mapping):
@@ -246,6 +250,17 @@ def get_objective(objective: Any) -> Objective:
         "An attack's loss is a name, an Objective, a keras.losses.Loss or a callable "
         f"(labels, logits) -> (B,). Received: {objective!r} of type {type(objective).__name__}."
     )
+
+
+def _told_apart(objective: Objective) -> Objective:
+    """Refuse an objective that would share a compiled graph with others of its class."""
+    hidden = vars(objective).keys() - {field.name for field in fields(objective)}
+    require(
+        not hidden,
+        f"{type(objective).__name__} keeps {', '.join(sorted(hidden))}, which no field of it tells: make it "
+        "a @dataclass(frozen=True) with its options as fields.",
+    )
+    return objective
 
 
 def _configured(config: Mapping[str, Any]) -> Objective:

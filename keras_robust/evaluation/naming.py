@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_robust import attacks
 from keras_robust.attacks.objective import Custom, get_objective
@@ -133,29 +134,32 @@ def _default(attack: attacks.Attack, option: str) -> Any:
 
 def settings(attack: attacks.Attack) -> dict[str, Any]:
     """The settings a report states: what is not an attack's default, its budget, and the step size."""
-    said = {"norm", "eps", "loss", attack.budget}
     stated: dict[str, Any] = {}
     for field in fields(attack):
         value = getattr(attack, field.name)
         if isinstance(value, attacks.Attack):
             stated |= settings(value)
-        elif (
-            value not in (None, math.inf)
-            and (field.name in said or value != field.default)
-            and field.name not in _UNSAID
-        ):
+        elif field.name not in _UNSAID and (value != field.default or _is_said(field.name, value, attack)):
             stated[field.name] = _plain(value)
     if hasattr(attack, "step"):
-        stated["step_size"] = attack.step()
+        stated["step_size"] = float(attack.step())
     return stated
 
 
+_SAID = ("norm", "eps", "loss")
 _UNSAID = ("jit_compile", "targeted", "bounds")
 
 
+def _is_said(option: str, value: Any, attack: attacks.Attack) -> bool:
+    """Whether a report states an option also where it is the default."""
+    return option in (*_SAID, attack.budget) and value not in (None, math.inf)
+
+
 def _plain(value: Any) -> Any:
-    if isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return get_objective(value).stated()

@@ -13,7 +13,7 @@ from keras_robust.layers import StraightThrough
 from keras_robust.models.discriminators import SEEN, check_discriminator, kept_beside
 from keras_robust.models.kept import kept_on
 from keras_robust.models.latent import require_latent
-from keras_robust.models.registry import wrappers
+from keras_robust.models.registry import wrapped_in, wrappers
 from keras_robust.models.smoothing import smoothed
 from keras_robust.models.ways import STATIC
 
@@ -83,7 +83,7 @@ def with_manifold_transform(
         "on": on,
         "gradient": gradient,
     }
-    return ManifoldTransformed(model, discriminator, **options)
+    return wrapped_in("manifold_transform", ManifoldTransformed(model, discriminator, **options), options)
 
 
 @keras.saving.register_keras_serializable("keras_robust")

@@ -59,6 +59,15 @@ def build(name: str, synchronized: bool = False, **options: Any) -> LatentClassi
     return classifier
 
 
+def wrapped_in(name: str, model: keras.Model, options: Mapping[str, Any]) -> keras.Model:
+    """`model`, which a wrapper of that name gave for those options, as what it is told by.
+
+    It shares its weights with the model it wraps, and with every other wrapper of it.
+    """
+    object.__setattr__(model, "wrapper", {"name": name, **plain(options)})  # past Keras' attribute tracking
+    return model
+
+
 def plain(value: Any) -> Any:
     """Options as plain data: tuples, and what Keras tracks, as lists and dicts."""
     if isinstance(value, Mapping):

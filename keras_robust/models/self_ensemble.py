@@ -12,7 +12,7 @@ from keras_robust.errors import is_finite, require
 from keras_robust.layers import RandomNoise
 from keras_robust.models.assembly import require_positive
 from keras_robust.models.graph import flattened, rewire
-from keras_robust.models.registry import wrappers
+from keras_robust.models.registry import wrapped_in, wrappers
 
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 
@@ -51,7 +51,8 @@ def with_self_ensemble(
     logits = noisy(ops.repeat(images, passes, axis=0))
     log_shares = ops.reshape(ops.log_softmax(logits, axis=-1), (-1, passes, logits.shape[-1]))
     ensemble = ops.logsumexp(log_shares, axis=1) - math.log(passes)
-    return keras.Model(images, ensemble, name=model.name)
+    options = {"first": first, "inner": inner, "passes": passes}
+    return wrapped_in("self_ensemble", keras.Model(images, ensemble, name=model.name), options)
 
 
 def with_noise(model: keras.Model, first: float, inner: float) -> keras.Model:

@@ -162,6 +162,15 @@ def test_anything_else_is_refused(thing):
         get_objective(thing)
 
 
+def test_options_that_no_field_tells_are_refused():
+    class Signed(Objective):
+        def __init__(self, sign):
+            object.__setattr__(self, "sign", sign)
+
+    with pytest.raises(InputError, match="Signed keeps sign, which no field of it tells"):
+        get_objective(Signed(-1))
+
+
 def test_the_base_is_abstract():
     with pytest.raises(NotImplementedError):
         Objective()(View(LOGITS), Goal(LABELS))

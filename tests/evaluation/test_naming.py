@@ -1,10 +1,13 @@
 """Attacks by short names."""
 
+import json
+from dataclasses import dataclass
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from keras_robust.attacks import DDN, FGSM, PGD, Attack, AutoAttack, Square, attacks
+from keras_robust.attacks import DDN, FGSM, PGD, Attack, AutoAttack, Objective, Square, attacks
 from keras_robust.errors import InputError
 from keras_robust.evaluation import attack_named
 from keras_robust.evaluation.naming import named_attacks, settings, short_name
@@ -137,6 +140,24 @@ def test_settings_repeat_the_attack(key):
     assert settings(again) == stated
     if attack.budget:
         assert stated[attack.budget] == getattr(attack, attack.budget)
+
+
+def test_settings_state_that_there_is_no_random_start():
+    assert settings(PGD(eps=0.1, start=None))["start"] is None
+    assert "start" not in settings(PGD(eps=0.1))
+
+
+def test_settings_are_plain_data():
+    stated = settings(PGD(eps=np.float32(0.5), steps=2, step_size=np.float32(0.25)))
+    assert json.loads(json.dumps(stated)) == stated
+
+
+def test_an_objective_that_is_not_registered_is_stated_by_its_class():
+    @dataclass(frozen=True)
+    class Mine(Objective):
+        pass
+
+    assert settings(PGD(eps=0.1, loss=Mine()))["loss"] == "Mine"
 
 
 def test_settings_state_the_step_size_in_use():

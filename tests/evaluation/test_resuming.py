@@ -11,6 +11,7 @@ from keras_robust.attacks import PGD, Adaptive, Attack, Square
 from keras_robust.errors import InputError
 from keras_robust.evaluation import evaluate
 from keras_robust.evaluation.ledger import LEDGER
+from keras_robust.models import with_self_ensemble
 
 EPS = 0.1
 ATTACKS = {"pgd": PGD(eps=EPS, steps=2), "square": Square(eps=EPS, queries=10)}
@@ -90,6 +91,7 @@ def test_resuming_nothing_begins(digits_classifier, few, tmp_path):
         ({"eps": 0.05}, "threat: "),
         ({"shard": "1/2"}, "shard: '', now '1/2'"),
         ({"attacks": {**ATTACKS, "pgd": PGD(eps=EPS, steps=3)}}, "attacks: "),
+        ({"attacks": {**ATTACKS, "pgd": PGD(eps=EPS, steps=2, start=None)}}, "attacks: "),
         ({"examples": 50}, "data: "),
     ],
 )
@@ -108,6 +110,13 @@ def test_other_weights_are_noticed(digits_classifier, few, tmp_path):
     object.__setattr__(other, "name", digits_classifier.name)
     with pytest.raises(InputError, match="weights: "):
         run(other, few, directory=tmp_path, resume=True)
+
+
+def test_another_wrapper_of_the_same_weights_is_noticed(digits_classifier, few, tmp_path):
+    quiet, loud = (with_self_ensemble(digits_classifier, first=first, passes=2) for first in (0.01, 5.0))
+    run(quiet, few, directory=tmp_path)
+    with pytest.raises(InputError, match="wrapper: "):
+        run(loud, few, directory=tmp_path, resume=True)
 
 
 def test_an_evaluation_is_not_written_over(digits_classifier, few, tmp_path):
