@@ -223,6 +223,7 @@ def test_an_export_that_differs_fails(tmp_path, monkeypatch):
         ("train at_digits --set optimizer.learning_rate=1e-3", "write 0.001."),
         ("train at_digits --profile smoke --out {file}/run", "Cannot write {file}/run"),
         ("train at_digits --profile smoke --out {run}", "holds a run already"),
+        ("evaluate mine --eps 0:0.2:0.1 --out {file}s --shard 1/2", "shards of a sweep cannot be merged"),
         ("train at_digits --strategy many", "'many' is not one of 'single', 'mirrored'"),
         ("recipes show nothing", "Unknown recipe: 'nothing'"),
         ("zoo show mne", "Unknown model in the zoo: 'mne'. Did you mean 'mine'?"),

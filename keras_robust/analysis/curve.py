@@ -14,7 +14,6 @@ from keras_robust.analysis.finding import Finding, columns
 from keras_robust.attacks import Attack
 from keras_robust.errors import require
 from keras_robust.evaluation import evaluate
-from keras_robust.evaluation.source import step_at
 from keras_robust.workers import Workers
 
 
@@ -108,9 +107,7 @@ def sweep(
     is_chief = Workers(asked.get("strategy")).is_chief
     for radius in eps:
         place = None if directory is None else Path(directory) / f"eps-{radius:g}"
-        step_size = asked.get("step_size") or step_at(model, asked.get("norm"), radius)
-        options = {**asked, "step_size": step_size}
-        report = evaluate(model, examples_from, attacks, eps=radius, directory=place, checks=False, **options)
+        report = evaluate(model, examples_from, attacks, eps=radius, directory=place, checks=False, **asked)
         worst = {} if report.worst_case is None else {"worst case": report.worst_case}
         for name, accuracy in {**report.accuracy, **worst}.items():
             found.setdefault(name, []).append(accuracy)

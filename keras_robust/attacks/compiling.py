@@ -20,14 +20,16 @@ def compiled(
 
     It is kept on the model itself, so that attack objects share it and it lives as long as the model.
     `signature` fixes the arguments: with free batch dimensions one trace serves every batch size
-    (XLA still compiles each size), and there is never a second one.
+    (XLA still compiles each size), and there is a second one only for images of another size.
     """
     graphs = kept_on(model, _GRAPHS, dict)
     jit = use_jit(jit_compile)
-    if (key, jit) not in graphs:
+    shapes = tuple(tuple(spec.shape) for spec in tf.nest.flatten(signature))
+    kind = (key, shapes, jit)
+    if kind not in graphs:
         function = tf.function(build(), input_signature=signature, jit_compile=jit, autograph=False)
-        graphs[key, jit] = function.get_concrete_function()
-    return graphs[key, jit]
+        graphs[kind] = function.get_concrete_function()
+    return graphs[kind]
 
 
 def on_rows(

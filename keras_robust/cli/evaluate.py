@@ -26,7 +26,11 @@ REPORT = "report.json"
     help='Radius of the ball in [0, 1] units, or a sweep "start:stop:step".  [default: the card\'s]',
 )
 @options.norm
-@click.option("--step-size", type=float, help="Of gradient attacks.  [default: the card's, else 2.5 eps/N]")
+@click.option(
+    "--step-size",
+    type=float,
+    help="Of gradient attacks.  [default: the card's, in proportion to --eps, else 2.5 eps/N]",
+)
 @options.examples
 @options.seed
 @click.option("--batch", default=128, show_default=True, type=click.IntRange(min=1), help="Attacked at once.")
@@ -70,6 +74,8 @@ def evaluate(
         raise InputError("--resume goes on with what lies in --out: give it.")
     if isinstance(eps, list) and not out:
         raise InputError("A sweep is written to a directory: give --out.")
+    if isinstance(eps, list) and shard:
+        raise InputError(f"The shards of a sweep cannot be merged: give one eps. Received: --shard {shard}.")
     devices = workers.strategy(strategy, join_timeout, lost_timeout)
 
     def opened() -> tuple[Any, Any]:

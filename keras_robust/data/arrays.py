@@ -84,7 +84,7 @@ def subset(size: int, examples: int | None = None, seed: int | None = None) -> n
         Sorted int64 indices, `(examples,)`.
 
     Raises:
-        InputError: `examples` is not in 1..size.
+        InputError: `examples` is not in 1..size, or the seed is negative.
 
     >>> subset(10, 3)
     array([0, 1, 2])
@@ -94,6 +94,7 @@ def subset(size: int, examples: int | None = None, seed: int | None = None) -> n
     require(1 <= examples <= size, f"examples must be in 1..{size}. Received: {examples}.")
     if seed is None:
         return np.arange(examples)
+    require(seed >= 0, f"seed must be an integer >= 0. Received: {seed!r}.")
     return np.sort(np.random.default_rng(seed).choice(size, examples, replace=False))
 
 

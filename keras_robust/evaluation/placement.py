@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 import keras
 import tensorflow as tf
 
+from keras_robust.models.rebuilding import rebuilt
+
 Block = TypeVar("Block")
 Result = TypeVar("Result")
 
@@ -27,17 +29,19 @@ class Replica(NamedTuple):
 
 
 def replicas(model: keras.Model, strategy: Any = None) -> list[Replica]:
-    """A copy of `model` on each device of this host that `strategy` works on; None: the model itself."""
-    if strategy is None:
+    """A copy of `model` on each device of this host that `strategy` works on; None, no copy.
+
+    Raises:
+        InputError: the model's config does not rebuild it.
+    """
+    if strategy is None or strategy is tf.distribute.get_strategy():  # which is that of one device
         return [Replica(model)]
     return [_copy(model, device) for device in strategy.extended.worker_devices]
 
 
 def _copy(model: keras.Model, device: str) -> Replica:
     with tf.device(device):
-        copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model))
-        copy.set_weights(model.get_weights())
-    return Replica(copy, device)
+        return Replica(rebuilt(model, lambda config: config, "on each device"), device)
 
 
 def on_replicas(

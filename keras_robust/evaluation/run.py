@@ -66,8 +66,8 @@ def evaluate(
             changes its input, such as one with a manifold transform, white-box attacks are made end to end,
             by every gradient that it offers; "NAME grey_box" is what is left by images made on the static
             classifier behind it.
-        eps, norm, step_size: the threat model; by default that of the model's card. Gradient attacks
-            without a step size take 2.5 eps / steps.
+        eps, norm, step_size: the threat model; by default that of the model's card, whose step size grows
+            in proportion to eps. Gradient attacks without a step size take 2.5 eps / steps.
         examples: evaluate a random subset of this size, drawn with `seed`; None: all.
         seed: of the subset and of the attacks.
         batch_size: examples attacked at once; with `seed` it determines the attacks' random numbers.

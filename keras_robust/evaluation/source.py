@@ -31,36 +31,24 @@ def dataset_of(model: keras.Model) -> str:
 def threat_of(
     model: keras.Model, eps: float | None, norm: str | None, step_size: float | None
 ) -> dict[str, Any]:
-    """The threat model asked for; what is left open is the card's, unless it is of another ball."""
-    known = _threat_of_card(model)
-    threat: dict[str, Any] = {"norm": norm or known.get("norm", "linf")}
-    if threat["norm"] != known.get("norm"):
-        known = {}
-    threat["eps"] = known.get("eps") if eps is None else eps
-    if threat["eps"] != known.get("eps"):
-        known = {}
-    threat["step_size"] = known.get("step_size") if step_size is None else step_size
-    if threat["eps"] is None:
-        its = _threat_of_card(model)
+    """The threat model asked for; what is left open is the card's, if that is in the same norm.
+
+    Its step size grows with eps.
+    """
+    its = getattr(getattr(model, "card", None), "threat", None) or {}
+    norm = norm or its.get("norm", "linf")
+    ThreatModel(norm)
+    known = its if norm == its.get("norm") else {}
+    eps = known.get("eps") if eps is None else eps
+    if eps is None:
         carries = (
             f"Its card is of {its['norm']} eps {its['eps']:g}" if its else "The model carries no threat model"
         )
-        raise InputError(f"{carries}: give eps for {threat['norm']}, for example eps=8/255 (--eps 0.03).")
-    ThreatModel(threat["norm"], threat["eps"])
-    threat["eps"] = float(threat["eps"])
-    return threat
-
-
-def step_at(model: keras.Model, norm: str | None, eps: float) -> float | None:
-    """The step size on the model's card, scaled to a ball of this radius; None if there is none."""
-    known = _threat_of_card(model)
-    if not known.get("step_size") or norm not in (None, known["norm"]) or eps == 0:
-        return None
-    return known["step_size"] * eps / known["eps"]
-
-
-def _threat_of_card(model: keras.Model) -> dict[str, Any]:
-    return getattr(getattr(model, "card", None), "threat", None) or {}
+        raise InputError(f"{carries}: give eps for {norm}, for example eps=8/255 (--eps 0.03).")
+    ThreatModel(norm, eps)
+    if step_size is None and known.get("step_size") and eps > 0:
+        step_size = known["step_size"] * (eps / known["eps"])
+    return {"norm": norm, "eps": float(eps), "step_size": None if step_size is None else float(step_size)}
 
 
 def examples_of(model: keras.Model, source: Any, examples: int | None, seed: int) -> Examples:

@@ -364,3 +364,13 @@ def two_outputs():
 def test_what_cannot_be_attacked_is_told(make, message):
     with pytest.raises(InputError, match=message):
         PGD(eps=0.1)(make(), np.full((1, 2, 2, 1), 0.5, "float32"), np.array([0]))
+
+
+def test_images_of_another_size_have_a_graph_of_their_own():
+    model = keras.Sequential(
+        [keras.Input((None, None, 1)), keras.layers.Conv2D(3, 3), keras.layers.GlobalAveragePooling2D()]
+    )
+    for size in (5, 7, 5):
+        images = np.full((2, size, size, 1), 0.5, "float32")
+        found = PGD(eps=0.1, steps=2)(model, images, np.array([0, 1]))
+        assert found.shape == images.shape and np.abs(found - images).max() > 0

@@ -122,7 +122,7 @@ def test_the_report_states_how_it_was_made(digits_classifier, few):
     assert report.versions["keras"] == keras.__version__
 
 
-def test_what_is_left_open_is_taken_from_the_card_while_the_ball_is_the_same(digits_classifier, few):
+def test_what_is_left_open_is_taken_from_the_card_while_the_norm_is_the_same(digits_classifier, few):
     model = keras.models.clone_model(digits_classifier)
     threat = {"norm": "linf", "eps": 0.05, "step_size": 0.01}
     object.__setattr__(model, "card", Card("mine", {"name": "mlp"}, threat=threat))
@@ -136,10 +136,13 @@ def test_what_is_left_open_is_taken_from_the_card_while_the_ball_is_the_same(dig
     assert steps() == ("linf", 0.05, 0.01)
     assert steps(eps=0.05) == ("linf", 0.05, 0.01)
     assert steps(step_size=0.02) == ("linf", 0.05, 0.02)
-    assert steps(eps=0.2) == ("linf", 0.2, 0.25), "a step for another radius says nothing of this one"
+    assert steps(eps=0.2) == ("linf", 0.2, 0.04), "in proportion to the radius"
+    assert steps(eps=np.float32(0.2), step_size=np.float32(0.5)) == ("linf", pytest.approx(0.2), 0.5)
     assert steps(norm="l2", eps=0.05) == ("l2", 0.05, 0.0625)
     with pytest.raises(InputError, match="give eps"):
         steps(norm="l2")
+    with pytest.raises(InputError, match="Unknown norm: 'l1'"):
+        steps(norm="l1")
 
 
 def test_a_model_in_reduced_precision_is_evaluated_in_float32(few):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from keras_robust.evaluation.placement import Replica, on_replicas
+from keras_robust import workers
+from keras_robust.evaluation.placement import Replica, on_replicas, replicas
 
 HERE = Path(__file__).parent
 
@@ -39,6 +40,10 @@ def test_places_work_side_by_side_and_each_on_one_block_at_a_time():
     places = [Replica("a"), Replica("b")]
     done = dict(on_replicas(work, range(4), places))
     assert set(done) == {0, 1, 2, 3} and {model for model, _ in done.values()} == {"a", "b"}
+
+
+def test_one_device_takes_the_model_itself(digits_classifier):
+    assert replicas(digits_classifier, workers.strategy("single")) == [Replica(digits_classifier)]
 
 
 def test_what_goes_wrong_on_a_device_is_told():
