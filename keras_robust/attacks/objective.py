@@ -128,6 +128,18 @@ class ReverseKL(Objective):
 
 
 @keras.saving.register_keras_serializable("keras_robust")
+@objectives.register("entropy")
+@dataclass(frozen=True)
+class Entropy(Objective):
+    """Entropy of the prediction, whatever the label: the confidence that ADR trains, climbed down."""
+
+    targetable = False
+
+    def __call__(self, view: View, goal: Goal) -> Any:
+        return losses.entropy(view.logits)
+
+
+@keras.saving.register_keras_serializable("keras_robust")
 @objectives.register("local_compactness")
 @dataclass(frozen=True)
 class LatentDistance(Objective):

@@ -151,15 +151,20 @@ class ADR(Defense):
         return {name: terms[name]() for name in self.active_terms}
 
     def adaptive_objectives(self) -> list[dict[str, Any]]:
-        """Cross-entropy with the divergence and latent distance that training held down; and by itself."""
+        """Cross-entropy with what else of an image training held down; and by itself."""
         divergence = self.terms.get("robustness", 0.0) + self.terms["smoothness"]
         local = {"name": "local_compactness", "norm": self.settings["norm"]}
-        terms = [({"name": "kl"}, divergence), (local, self.terms["local"])]
+        unsure = {"name": "entropy"}
+        terms = [
+            ({"name": "kl"}, divergence),
+            (local, self.terms["local"]),
+            (unsure, self.terms["confidence"]),
+        ]
         held_down = [(objective, weight) for objective, weight in terms if weight]
         plain = {"name": "cross_entropy"}
         if not held_down:
             return [plain]
-        objectives, weights = zip((plain, 1.0), *held_down, strict=True)
+        objectives, weights = zip((plain, self.terms["clean"]), *held_down, strict=True)
         return [{"name": "weighted", "objectives": list(objectives), "weights": list(weights)}, plain]
 
     def get_config(self) -> dict[str, Any]:

@@ -64,6 +64,7 @@ UNTARGETED = {
     "dlr": (best_other(LOGITS, LABELS) - pick(LOGITS, LABELS)) / spread(RANKED, [2]),
     "kl": kl(CLEAN, LOGITS),
     "reverse_kl": kl(LOGITS, CLEAN),
+    "entropy": -(special.softmax(LOGITS, axis=1) * special.log_softmax(LOGITS, axis=1)).sum(axis=1),
     "most_confusing": pick(
         special.log_softmax(LOGITS, axis=1), np.where(np.eye(5)[LABELS] > 0, -np.inf, CLEAN).argmax(axis=1)
     ),

@@ -158,6 +158,10 @@ def test_an_attacker_climbs_what_training_held_down():
         "cross_entropy",
     ]
     assert declared(**{**NONE, "smoothness_weight": 0.5})[0] == "1 cross_entropy + 0.5 kl"
+    assert declared(**{**NONE, "confidence_weight": 2.0, "cross_entropy_weight": 0.5}) == [
+        "0.5 cross_entropy + 2 entropy",
+        "cross_entropy",
+    ]
 
 
 def test_its_adaptive_attack_runs():
