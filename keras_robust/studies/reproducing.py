@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from keras_robust.errors import InputError
 from keras_robust.files import write_text
 from keras_robust.recipes import Recipe
 from keras_robust.studies.measures import Subject, measures
@@ -137,8 +138,11 @@ class _Taking:
 
 
 def _read(path: Path) -> float:
-    value = json.loads(path.read_text(encoding="utf-8"))["value"]
-    return math.nan if value is None else value
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))["value"]
+        return math.nan if value is None else float(value)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} holds no measured value: {error}. Delete it to measure again.") from error
 
 
 def _file_name(text: str) -> str:

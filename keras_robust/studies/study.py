@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -51,15 +51,21 @@ def load(name: str, profile: str = "laptop") -> Study:
     if profile not in PROFILES:
         raise unknown_name("profile", profile, PROFILES)
     text = _text(name)
-    profiles = text.pop("profiles", {})
+    profiles = _mapping(f"{name}: profiles", text.pop("profiles", None))
     for key in profiles:
         if key not in PROFILES:
             raise unknown_name(f"profile of {name}", key, PROFILES)
-    settings = merged(text, profiles.get(profile) or {})
+    settings = merged(text, _mapping(f"{name}: profiles: {profile}", profiles.get(profile)))
     check_options(name, settings, Study, supplied=("name", "profile"))
     study = Study(name=name, profile=profile, **settings)
     study.check()
     return study
+
+
+def _mapping(where: str, value: Any) -> dict[str, Any]:
+    """What must be a mapping; empty for none."""
+    require(value is None or isinstance(value, dict), f"{where} must be a mapping. Received: {value!r}.")
+    return value or {}
 
 
 def _text(name: str) -> dict[str, Any]:
@@ -115,18 +121,27 @@ class Study:
     def check(self) -> None:
         """Check every row, column and figure against what it names."""
         require(bool(self.rows and self.columns and self.seeds), f"{self.name}: no rows, columns or seeds.")
-        for row, figures in self.paper.items():
-            if row not in self.rows:
-                raise unknown_name(f"row in the paper's figures of {self.name}", row, self.rows)
-            for column in figures:
-                if column not in self.columns:
-                    raise unknown_name(f"column in the paper's figures of {self.name}", column, self.columns)
+        require(self.examples >= 1, f"{self.name}: examples must be >= 1. Received: {self.examples}.")
+        self._check_figures()
         trained: set[str] = set()  # of cells that were checked already: most of a row has one model
         for row, column in self.places():
             try:
                 self._check_cell(row, column, trained)
             except InputError as error:
                 raise InputError(f"{self.name}: {row}, {column}: {error}") from error
+
+    def _check_figures(self) -> None:
+        of = f"the paper's figures of {self.name}"
+        for row, figures in self.paper.items():
+            if row not in self.rows:
+                raise unknown_name(f"row in {of}", row, self.rows)
+            for column, figure in _mapping(f"{of}: {row}", figures).items():
+                if column not in self.columns:
+                    raise unknown_name(f"column in {of}", column, self.columns)
+                require(
+                    isinstance(figure, (int, float)),
+                    f"{of}: {row}, {column} must be a number. Received: {figure!r}.",
+                )
 
     def places(self) -> Iterable[tuple[str, str]]:
         """Every row with every column."""
@@ -152,7 +167,9 @@ class Study:
     @cached_property
     def _cells(self) -> dict[tuple[str, str], Measurement | None]:
         return {
-            (row, column): self._measurement(self.rows[row] or {}, self.columns[column] or {})
+            (row, column): self._measurement(
+                _mapping(f"row {row}", self.rows[row]), _mapping(f"column {column}", self.columns[column])
+            )
             for row, column in self.places()
         }
 
@@ -160,9 +177,20 @@ class Study:
         settings = merged(merged(self.defaults, row), column)
         if "recipe" not in settings:
             return None
-        where, measure = settings.pop("where", {}), settings.pop("measure", "accuracy")
-        named = [settings.pop(key).format(**where) for key in ("recipe", "source") if key in settings]
-        return Measurement(named, settings.pop("set", {}), measure, settings)
+        where, measure = _mapping("where", settings.pop("where", None)), settings.pop("measure", "accuracy")
+        named = [_filled(settings.pop(key), where) for key in ("recipe", "source") if key in settings]
+        return Measurement(named, _mapping("set", settings.pop("set", None)), measure, settings)
+
+
+def _filled(recipe: Any, where: Mapping[str, Any]) -> str:
+    """The name of a recipe, with what `where` says in the place of braces."""
+    require(isinstance(recipe, str), f"a recipe is given by its name. Received: {recipe!r}.")
+    try:
+        return recipe.format(**where)
+    except (KeyError, IndexError, ValueError) as error:
+        raise InputError(
+            f"where says nothing of what stands in braces in {recipe!r}. Received: {dict(where)}."
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,17 @@ def test_the_files_hold_the_same_numbers(write, runs):
         ({"rows": {}}, "no rows"),
         ({"title": 3}, "title must be text"),
         ({"profiles": {"large": {}}}, "Unknown profile"),
+        ({"profiles": ["smoke"]}, r"profiles must be a mapping. Received: \['smoke'\]"),
+        ({"profiles": {"smoke": 5}}, "profiles: smoke must be a mapping. Received: 5"),
+        ({"rows": {"A": 5}}, "row A must be a mapping. Received: 5"),
+        ({"columns": {"c": "fgsm"}}, "column c must be a mapping. Received: 'fgsm'"),
+        ({"rows": {"A": {"recipe": 5}}}, "by its name. Received: 5"),
+        ({"rows": {"A": {"recipe": "at_{data}"}}}, "nothing of what stands in braces in 'at_{data}'"),
+        ({"defaults": {"set": ["epochs=1"]}}, "set must be a mapping"),
+        ({"defaults": {"where": 5}}, "where must be a mapping"),
+        ({"paper": {"AT": 5}}, "AT must be a mapping"),
+        ({"paper": {"AT": {"clean": "xx"}}}, "AT, clean must be a number. Received: 'xx'"),
+        ({"examples": 0}, "examples must be >= 1"),
     ],
 )
 def test_a_bad_study_is_told_of(write, changes, said):
