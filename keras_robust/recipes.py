@@ -20,6 +20,7 @@ from keras_robust.files import parse_yaml, read_yaml
 from keras_robust.packaged import packaged
 from keras_robust.registry import Registry
 from keras_robust.schema import check_options
+from keras_robust.zoo.cards import check_aims
 
 if TYPE_CHECKING:
     import keras
@@ -115,6 +116,7 @@ class Recipe:
 
     def check(self) -> None:
         """Check every setting against what it configures."""
+        check_aims(self.name, self.name, self.threat, self.paper)
         with _said_of(self.name):
             self._check_values()
             self._check_parts()
@@ -231,8 +233,6 @@ class Recipe:
         require(0 <= self.seed < 2**32, f"seed must be in 0..2**32 - 1. Received: {self.seed}.")
         with _said_of("precision"):
             require_policy(self.precision)
-        if self.paper is not None:
-            check_options("paper", self.paper, _paper)
 
     def _check_parts(self) -> None:
         from keras_robust import data
@@ -257,7 +257,6 @@ class Recipe:
         from keras_robust.attacks import attacks
         from keras_robust.threat import ThreatModel
 
-        check_options("threat", self.threat, _threat)
         with _said_of("threat"):
             ThreatModel(self.threat["norm"], self.threat["eps"])
             step_size = self.threat.get("step_size")
@@ -274,8 +273,7 @@ class Recipe:
             if setting is not None:
                 _check(where, setting, attacks, optional=("eps", "norm"))
                 with _said_of(where):
-                    targeted = getattr(self._attack(setting), "targeted", False)
-                    require(not targeted, "there are no targets. Valid: an attack that is not targeted.")
+                    _check_attack(self._attack(setting))
 
     def _attack(self, setting: Mapping[str, Any]) -> Any:
         from keras_robust import attacks
@@ -346,18 +344,17 @@ def _said_of(where: str) -> Iterator[None]:
         raise InputError(f"{where}: {error}") from error
 
 
-def _threat(norm: str, eps: float, step_size: float | None = None) -> None:
-    """What a recipe may say of its threat model."""
+def _check_attack(attack: Any) -> None:
+    """Refuse what no image of a dataset can be trained or judged by."""
+    targeted = getattr(attack, "targeted", False)
+    require(not targeted, "there are no targets. Valid: an attack that is not targeted.")
+    require(attack.bounds == (0, 1), f"images are in bounds (0, 1). Received: bounds={attack.bounds}.")
 
 
 def _guard(
     white_box: dict[str, Any] | None = None, black_box: dict[str, Any] | None = None, every: int = 1
 ) -> None:
     """What a recipe may say of its guard."""
-
-
-def _paper(source: str, results: dict[str, Any]) -> None:
-    """What a recipe may quote of its paper."""
 
 
 def _profiles(

@@ -27,6 +27,8 @@ def check_options(
     Raises:
         InputError: names `where`, the option, its value and what is allowed.
     """
+    if not isinstance(options, Mapping):
+        raise InputError(f"{where} must be a mapping. Received: {options!r}.")
     parameters = {name: kind for name, kind in _parameters(target).items() if name not in set(supplied)}
     hints = _hints(target)
     for name, value in options.items():

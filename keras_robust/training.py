@@ -14,6 +14,7 @@ from keras_robust.files import write_text
 from keras_robust.recipes import SAID, Recipe, read
 from keras_robust.workers import Workers
 from keras_robust.workers import strategy as strategy_of
+from keras_robust.zoo.cards import CARD
 
 if TYPE_CHECKING:
     import keras
@@ -125,11 +126,15 @@ def _restore(defense: Any, directory: Path, workers: Workers) -> int:
 
 def _load(defense: Any, checkpoint: Path) -> int:
     if checkpoint.exists():
-        try:
-            defense.load_weights(checkpoint)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"Cannot go on from {checkpoint}: {error}") from error
+        _read_weights(defense, checkpoint)
     return int(defense.step.numpy())
+
+
+def _read_weights(model: keras.Model, path: Path) -> None:
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"Cannot go on from {path}: {error}") from error
 
 
 def _kept(defense: Any, recipe: Recipe, directory: Path) -> keras.Model:
@@ -138,9 +143,9 @@ def _kept(defense: Any, recipe: Recipe, directory: Path) -> keras.Model:
     from keras_robust.zoo.loading import DECLARED
 
     classifier = recipe.classifier()
-    classifier.load_weights(directory / BEST)
+    _read_weights(classifier, directory / BEST)
     for kind, companion in defense.companions().items():
-        companion.load_weights(beside(directory / BEST, kind))
+        _read_weights(companion, beside(directory / BEST, kind))
     for name in DECLARED:
         object.__setattr__(classifier, name, getattr(defense.classifier, name))
     return classifier
@@ -156,13 +161,20 @@ def _write_entry(classifier: keras.Model, recipe: Recipe, directory: Path) -> No
 
 
 def history(directory: Path | str) -> list[dict[str, float]]:
-    """The logged epochs of a run, one mapping each."""
+    """The logged epochs of a run, one mapping each.
+
+    Raises:
+        InputError: the log cannot be read.
+    """
     path = Path(directory) / HISTORY
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [{key: float(value) for key, value in row.items() if value != "NA"} for row in rows]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return [{key: float(value) for key, value in row.items() if value != "NA"} for row in rows]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is not the log of a run: {error}") from error
 
 
 def score(row: dict[str, float]) -> Score:
@@ -176,6 +188,10 @@ def score(row: dict[str, float]) -> Score:
 def _claim(recipe: Recipe, directory: Path, resume: bool) -> None:
     path, text = directory / RECIPE, yaml.safe_dump(recipe.to_dict(), sort_keys=False)
     if not path.exists():
+        require(
+            not (directory / CARD).exists(),
+            f"{directory} holds a model that no run left. Choose another directory.",
+        )
         write_text(path, text)
         return
     require(resume, f"{directory} holds a run already. Resume it (--resume) or choose another directory.")

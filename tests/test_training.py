@@ -159,6 +159,22 @@ def test_a_damaged_checkpoint_is_told(copied):
         training.train(small_recipe(*FINISHED), copied, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("best.weights.h5", "Cannot go on from"), ("history.csv", "is not the log of a run")],
+)
+def test_what_else_is_damaged_is_told(copied, name, words):
+    (copied / name).write_bytes((copied / name).read_bytes()[:-20])
+    with pytest.raises(InputError, match=words):
+        training.train(small_recipe(*FINISHED), copied, resume=True, verbose=0)
+
+
+def test_a_kept_model_is_not_written_over(copied):
+    (copied / "recipe.yaml").unlink()
+    with pytest.raises(InputError, match="holds a model that no run left"):
+        training.train(small_recipe(*FINISHED), copied, resume=True)
+
+
 def test_an_unknown_strategy_and_a_bad_place_are_told(tmp_path):
     with pytest.raises(InputError, match=r"Unknown strategy: 'mirored'\. Did you mean 'mirrored'\?"):
         training.train(small_recipe(), tmp_path / "run", strategy="mirored")

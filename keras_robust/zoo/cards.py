@@ -261,17 +261,29 @@ def check_name(where: str, name: str) -> None:
     )
 
 
-def _check_values(where: str, card: Card) -> None:
-    check_name(where, card.name)
-    _check_percent(f"{where}: results", card.results)
-    for row in card.further:
-        _check_percent(f"{where}: further", row["results"])
-    _check_percent(f"{where}: paper: results", (card.paper or {}).get("results", {}))
-    for key, value in (card.threat or {}).items():
+def check_aims(where: str, name: str, threat: dict[str, Any] | None, paper: dict[str, Any] | None) -> None:
+    """Check what a card says before anything is trained: its name, threat model and the paper's figures.
+
+    Raises:
+        InputError: names `where`, the key, its value and what is allowed.
+    """
+    check_name(where, name)
+    for key, values in {"threat": threat, "paper": paper}.items():
+        if values is not None:
+            check_options(f"{where}: {key}", values, _SCHEMAS[key])
+    _check_percent(f"{where}: paper: results", (paper or {}).get("results", {}))
+    for key, value in (threat or {}).items():
         require(
             key == "norm" or value is None or (is_finite(value) and value >= 0),
             f"{where}: threat: {key} must be a finite number >= 0. Received: {value!r}.",
         )
+
+
+def _check_values(where: str, card: Card) -> None:
+    check_aims(where, card.name, card.threat, card.paper)
+    _check_percent(f"{where}: results", card.results)
+    for row in card.further:
+        _check_percent(f"{where}: further", row["results"])
     for name in card.detectors:
         require(
             name != "model" and name not in card.companions,
