@@ -79,6 +79,11 @@ def test_a_curve_reaches_to_twice_the_radius_of_the_card(tmp_path):
     assert list(rows[0]) == ["eps", "clean", "fgsm", "worst case"]
 
 
+def test_the_radius_of_a_plane_is_that_of_the_command():
+    text = krobust("analyze", "surface", finished_run(), "--attack", "ddn-2", "--eps", 0.1, "--examples", 10)
+    assert "0.1" in text
+
+
 def test_what_is_missing_is_said():
     text = krobust("analyze", "latent", finished_run(), *ON_A_MODEL, "--eps", 0, "--show", "successful")
     assert "note: There is no successful adversarial example among 40." in text

@@ -64,7 +64,11 @@ def test_help_has_examples():
         ("at_digits --save", "give --out"),
         ("at_digits --detector lid --attack fgsm --examples 60", "more than 40 clean images"),
         ("{run} --detector entropy --attack fgsm --serve {file}.d", "takes a detector by density"),
-        ("{run} --detector er1 --attack fgsm --adaptive square-5", "takes PGD or a relative"),
+        (
+            "{run} --detector er1 --attack fgsm --adaptive square-5",
+            "is PGD or a relative of it. Received: Square",
+        ),
+        ("{run} --detector er1 --attack fgsm --serve {file}.tflite", "writes a SavedModel directory"),
     ],
 )
 def test_bad_input_is_told_without_a_traceback(tmp_path, arguments, words):

@@ -14,6 +14,7 @@ from keras_robust.analysis.finding import Finding, columns
 from keras_robust.attacks import Attack
 from keras_robust.errors import require
 from keras_robust.evaluation import evaluate
+from keras_robust.evaluation.report import Report
 from keras_robust.workers import Workers
 
 
@@ -73,7 +74,7 @@ def accuracy_curve(
             report = evaluate(
                 model, examples, {"attack": at_radius}, eps=radius, seed=seed, checks=False, progress=False
             )
-            found[name].append(report.accuracy["attack"])
+            found[name].append(_inside(report)["attack"])
     return Curve([float(radius) for radius in eps], found)
 
 
@@ -109,8 +110,19 @@ def sweep(
         place = None if directory is None else Path(directory) / f"eps-{radius:g}"
         report = evaluate(model, examples_from, attacks, eps=radius, directory=place, checks=False, **asked)
         worst = {} if report.worst_case is None else {"worst case": report.worst_case}
-        for name, accuracy in {**report.accuracy, **worst}.items():
+        for name, accuracy in {**_inside(report), **worst}.items():
             found.setdefault(name, []).append(accuracy)
         if place is not None and is_chief:
             report.to_json(place / "report.json")
     return Curve([float(radius) for radius in eps], found)
+
+
+def _inside(report: Report) -> dict[str, float]:
+    """Accuracies by attack, of attacks that keep to the radius."""
+    outside = [name for name, outcome in report.outcomes.items() if not outcome.counted]
+    require(
+        not outside,
+        f"{', '.join(outside)}: a nearest image in another norm has no place on a curve against "
+        f"{report.threat['norm']} eps. Give an attack in that norm.",
+    )
+    return report.accuracy

@@ -22,7 +22,9 @@ from keras_robust.detection import (
     matched_noise,
     roc_auc,
 )
+from keras_robust.detection.evading import check_evading
 from keras_robust.errors import InputError, is_finite, require, unknown_name
+from keras_robust.models.valid import check_model
 from keras_robust.validation import check_images, check_labels
 
 EVADING = "evading"
@@ -160,6 +162,9 @@ def detection(
         if name not in attacks:
             raise unknown_name("attack to fit on", name, attacks)
     require(is_finite(share) and 0 < share < 1, f"share must be in (0, 1). Received: share={share!r}.")
+    if adaptive is not None:
+        check_evading(adaptive)
+    check_model(model)
     images = check_images(examples[0], model.input_shape[1:])
     labels = check_labels(examples[1], model.output_shape[-1], len(images))
     if only_right:

@@ -11,6 +11,7 @@ import numpy as np
 from keras_robust.attacks import Attack
 from keras_robust.attacks.seen import Seen, see
 from keras_robust.errors import require
+from keras_robust.models.valid import check_model
 from keras_robust.validation import check_images, check_labels, check_logits
 
 
@@ -53,6 +54,7 @@ def pairs(model: keras.Model, examples: tuple[Any, Any], attack: Any, seed: int 
         InputError: arrays of a wrong kind, neither an attack nor images, or a model that outputs
             probabilities.
     """
+    check_model(model)
     shape = model.input_shape[1:]
     images = check_images(examples[0], shape)
     labels = check_labels(examples[1], model.output_shape[-1], len(images))

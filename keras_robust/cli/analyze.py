@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+from rich.markup import escape
 
 import keras_robust as kr
 from keras_robust.cli import options
@@ -76,7 +77,9 @@ def _subject(command: Callable) -> Callable:
     show_default=True,
     help="Second axis: a random vector of ±1, made orthogonal to the gradient's sign or not.",
 )
-def surface(spaces: Sequence[str], second: str, seed: int, out: Path | None, **asked: Any) -> None:
+def surface(
+    spaces: Sequence[str], second: str, seed: int, out: Path | None, eps: float | None, **asked: Any
+) -> None:
     """Loss and predicted class around a clean, a successful and a failed adversarial example.
 
     \b
@@ -84,8 +87,8 @@ def surface(spaces: Sequence[str], second: str, seed: int, out: Path | None, **a
       krobust analyze surface at_mnist --out looks
       krobust analyze surface my.keras --dataset digits --eps 0.1 --space input --second rademacher
     """
-    subject = _opened(seed=seed, **asked)
-    found = kr.analysis.loss_surface(*subject, spaces=spaces or None, second=second, seed=seed)
+    subject = _opened(seed=seed, eps=eps, **asked)
+    found = kr.analysis.loss_surface(*subject, spaces=spaces or None, second=second, eps=eps, seed=seed)
     _tell(found, out, "surface")
 
 
@@ -250,6 +253,6 @@ def _opened(
 def _tell(found: Any, out: Path | None, name: str) -> None:
     console().print(found.table())
     for note in found.notes:
-        console().print(f"[yellow]note[/yellow]: {note}")
+        console().print(f"[yellow]note[/yellow]: {escape(note)}")
     if out:
         click.echo(f"Wrote {found.to_png(out / f'{name}.png')} and {name}.csv")

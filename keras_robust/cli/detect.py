@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from keras_robust.cli import options
 from keras_robust.cli.output import MODEL_HELP, console, open_model
-from keras_robust.errors import InputError, unknown_name
+from keras_robust.errors import InputError, require, unknown_name
 
 DEFAULT_DETECTORS = ("er1", "er2", "kernel-density", "lid")
 FROM_FILE = "file"
@@ -92,6 +93,8 @@ def detect(
 
     place = _place(model, out) if save else None
     guards = _kept(model, card, fitted) if fitted else _detectors(names, bandwidth)
+    if serve:
+        _check_serve(next(iter(guards.values())), serve)
     made = {name: options.attack_on(network, name, eps, norm) for name in attacks}
     source = options.source(model, card, dataset)
     known = kr.data.load(source, "train", raw=True)
@@ -108,14 +111,15 @@ def detect(
     )
     console().print(found.table())
     for note in found.notes:
-        console().print(f"[yellow]note[/yellow]: {note}")
+        console().print(f"[yellow]note[/yellow]: {escape(note)}")
     if out:
         click.echo(f"Wrote {found.to_png(out / 'detection.png')} and detection.csv")
     if place:
         for (name, attack), guard in found.fitted.items():
             click.echo(f"Wrote {kr.detection.save(guard, place / f'{name}-{attack}.npz')}")
     if serve:
-        click.echo(f"Wrote {_serve(network, next(iter(found.fitted.values())), serve)}")
+        first: Any = next(iter(found.fitted.values()))
+        click.echo(f"Wrote {kr.export(first.guarded(network), serve)}")
 
 
 def _kept(model: str, card: Any, name: str) -> dict[str, Any]:
@@ -152,11 +156,13 @@ def _place(model: str, out: Path | None) -> Path:
     return out or Path(model)
 
 
-def _serve(network: Any, guard: Any, path: Path) -> Path:
-    import keras_robust as kr
+def _check_serve(guard: Any, path: Path) -> None:
+    """Refuse what could not be served, before anything is fit."""
+    from keras_robust.exporting.writing import check_target
 
-    if not hasattr(guard, "guarded"):
-        raise InputError(
-            f"--serve takes a detector by density, such as er1. Received: {type(guard).__name__}."
-        )
-    return kr.export(guard.guarded(network), path)
+    require(
+        hasattr(guard, "guarded"),
+        f"--serve takes a detector by density, such as er1. Received: {type(guard).__name__}.",
+    )
+    require(path.suffix != ".tflite", f"--serve writes a SavedModel directory. Received: {path}.")
+    check_target(path)

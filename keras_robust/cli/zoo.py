@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from keras_robust.cli.output import console, print_json
@@ -78,7 +79,7 @@ def print_card(card: Any) -> None:
     import yaml
 
     out = console()
-    out.print(f"[bold]{card.name}[/bold]: {card.description}")
+    out.print(f"[bold]{card.name}[/bold]: {escape(card.description)}")
     quoted = (card.paper or {}).get("results", {})
     table = Table("attack", "accuracy %", "paper's %")
     for attack in dict.fromkeys([*card.results, *quoted]):
@@ -86,7 +87,7 @@ def print_card(card: Any) -> None:
     out.print(table)
     shown = ("name", "description", "results")
     rest = {key: value for key, value in card.to_dict().items() if value and key not in shown}
-    out.print(yaml.safe_dump(rest, sort_keys=False, width=100).rstrip(), highlight=False)
+    out.print(yaml.safe_dump(rest, sort_keys=False, width=100).rstrip(), highlight=False, markup=False)
 
 
 @zoo.command()
@@ -100,7 +101,7 @@ def verify(names: tuple[str, ...]) -> None:
     """
     from keras_robust import zoo as models
 
-    for name in names or [card.name for card in models.list()]:
+    for name in names or models.names():
         models.verify(name)
         click.echo(f"{name}: ok")
 

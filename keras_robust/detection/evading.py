@@ -65,10 +65,11 @@ def evade(
     True
     """
     require(
-        isinstance(detector, DensityDetector) and isinstance(attack, PGD),
-        "An attack on a detector takes PGD or a relative, and a detector by density, which has a gradient. "
-        f"Received: {type(attack).__name__} and {type(detector).__name__}.",
+        isinstance(detector, DensityDetector),
+        "An attack on a detector takes one by density, which has a gradient. "
+        f"Received: {type(detector).__name__}.",
     )
+    check_evading(attack)
     images = check_images(images, model.input_shape[1:])
     labels = check_labels(labels, model.output_shape[-1], len(images))
     target = detector.target(model)
@@ -83,3 +84,11 @@ def evade(
         better = reached > best[rows]
         found[rows[better]], best[rows[better]] = tried[better], reached[better]
     return found
+
+
+def check_evading(attack: Any) -> None:
+    """Refuse an attack that cannot climb a detector's score."""
+    require(
+        isinstance(attack, PGD),
+        f"An attack on a detector is PGD or a relative of it. Received: {type(attack).__name__}.",
+    )

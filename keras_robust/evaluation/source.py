@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_robust import data
 from keras_robust.errors import InputError, require
+from keras_robust.models.valid import check_model
 from keras_robust.threat import ThreatModel
 from keras_robust.validation import check_images, check_labels
 
@@ -46,13 +47,14 @@ def threat_of(
         )
         raise InputError(f"{carries}: give eps for {norm}, for example eps=8/255 (--eps 0.03).")
     ThreatModel(norm, eps)
-    if step_size is None and known.get("step_size") and eps > 0:
+    if step_size is None and known.get("step_size") and eps > 0 and known["eps"] > 0:
         step_size = known["step_size"] * (eps / known["eps"])
     return {"norm": norm, "eps": float(eps), "step_size": None if step_size is None else float(step_size)}
 
 
 def examples_of(model: keras.Model, source: Any, examples: int | None, seed: int) -> Examples:
-    """A random subset of a dataset's test set, or of arrays, checked against the model."""
+    """A random subset of a dataset's test set, or of arrays, checked against the model; and the model."""
+    check_model(model)
     if isinstance(source, str):
         images, labels = data.load(source, "test", raw=True)
     elif isinstance(source, (tuple, list)) and len(source) == 2:

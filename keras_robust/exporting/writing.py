@@ -56,7 +56,7 @@ def export(
     """
     path = Path(path)
     shape = image_shape(model)
-    _check_target(path)
+    check_target(path)
     if path.suffix == ".tflite":
         _check_layers(model)
     _check_quantization(path, quantize, calibration)
@@ -86,7 +86,8 @@ def image_shape(model: keras.Model) -> tuple[int, ...]:
     )
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
+    """Refuse a place where no export can be written."""
     is_file_ending = path.suffix[1:2].isalpha()  # "run-0.3" is a fine name of a directory
     require(
         path.suffix == ".tflite" or not is_file_ending,

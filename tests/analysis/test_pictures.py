@@ -6,7 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from keras_robust.analysis import accuracy_curve, gallery
+from keras_robust.analysis import accuracy_curve, gallery, sweep
 from keras_robust.attacks import PGD, classify
 from keras_robust.errors import InputError
 from keras_robust.evaluation import evaluate
@@ -74,6 +74,11 @@ def test_a_picture_that_is_no_png_is_refused_before_the_work(two, few, tmp_path,
     with pytest.raises(InputError, match=r"ends in \.png"):
         curve.to_png(tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_nearest_image_in_another_norm_has_no_place_on_a_curve(two, few):
+    with pytest.raises(InputError, match=r"ddn-2: a nearest image in another norm .* against linf eps"):
+        sweep(next(iter(two.values())), few, ["ddn-2"], [0.1], progress=False)
 
 
 def test_bad_radii_are_told(two, few):

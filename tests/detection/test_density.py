@@ -355,7 +355,7 @@ def test_what_cannot_be_attacked_is_told():
     images, labels = natural(4)
     with pytest.raises(InputError, match="a detector by density, which has a gradient"):
         evade(fitted("lid"), MODEL, images, labels, PGD(eps=0.1))
-    with pytest.raises(InputError, match="takes PGD or a relative"):
+    with pytest.raises(InputError, match="PGD or a relative of it"):
         evade(fitted("er1"), MODEL, images, labels, kr.attacks.Square(eps=0.1))
 
 
