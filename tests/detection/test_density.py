@@ -353,7 +353,7 @@ def test_an_attack_that_knows_the_detector_evades_it(name):
 
 def test_what_cannot_be_attacked_is_told():
     images, labels = natural(4)
-    with pytest.raises(InputError, match="a detector by density, which has a gradient"):
+    with pytest.raises(InputError, match="one by density, which has a gradient"):
         evade(fitted("lid"), MODEL, images, labels, PGD(eps=0.1))
     with pytest.raises(InputError, match="PGD or a relative of it"):
         evade(fitted("er1"), MODEL, images, labels, kr.attacks.Square(eps=0.1))
