@@ -72,9 +72,16 @@ def accuracy_curve(
         at_radius = replace(attack, eps=float(radius))
         for name, model in models.items():
             report = evaluate(
-                model, examples, {"attack": at_radius}, eps=radius, seed=seed, checks=False, progress=False
+                model,
+                examples,
+                {"attack": at_radius},
+                eps=radius,
+                norm=attack.norm,
+                seed=seed,
+                checks=False,
+                progress=False,
             )
-            found[name].append(_inside(report)["attack"])
+            found[name].append(report.accuracy["attack"])
     return Curve([float(radius) for radius in eps], found)
 
 
@@ -122,7 +129,7 @@ def _inside(report: Report) -> dict[str, float]:
     outside = [name for name, outcome in report.outcomes.items() if not outcome.counted]
     require(
         not outside,
-        f"{', '.join(outside)}: a nearest image in another norm has no place on a curve against "
-        f"{report.threat['norm']} eps. Give an attack in that norm.",
+        f"{', '.join(outside)}: an attack in another norm has no place on a curve against "
+        f"{report.threat['norm']} eps.",
     )
     return report.accuracy

@@ -131,7 +131,7 @@ class ReverseKL(Objective):
 @objectives.register("entropy")
 @dataclass(frozen=True)
 class Entropy(Objective):
-    """Entropy of the prediction, whatever the label: the confidence that ADR trains, climbed down."""
+    """Entropy of the prediction, whatever the label: the doubt that ADR's confidence term holds down."""
 
     targetable = False
 

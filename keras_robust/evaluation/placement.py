@@ -34,7 +34,8 @@ def replicas(model: keras.Model, strategy: Any = None) -> list[Replica]:
     Raises:
         InputError: the model's config does not rebuild it.
     """
-    if strategy is None or strategy is tf.distribute.get_strategy():  # which is that of one device
+    default = None if tf.distribute.has_strategy() else tf.distribute.get_strategy()  # that of one device
+    if strategy in (None, default):
         return [Replica(model)]
     return [_copy(model, device) for device in strategy.extended.worker_devices]
 

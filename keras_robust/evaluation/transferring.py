@@ -180,7 +180,8 @@ def transfer(
         """Which images `(B, M)` of a block each model classifies rightly."""
         for model in models.values():
             reseed(model, Noise((seed, number)))
-        return _recognised(models, images, taken.labels[blocks[number]])
+        labels = taken.labels[blocks[number]]
+        return np.stack([classify(model, images) == labels for model in models.values()], axis=1)
 
     clean = np.concatenate([recognised(taken.images[rows], number) for number, rows in enumerate(blocks)])
     matrix = []
@@ -206,11 +207,6 @@ def transfer(
         batch_size=batch_size,
         versions=versions(),
     )
-
-
-def _recognised(models: Mapping[str, keras.Model], images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Which images `(B, M)` each model classifies rightly."""
-    return np.stack([classify(model, images) == labels for model in models.values()], axis=1)
 
 
 def _check_models(models: Any) -> None:

@@ -138,9 +138,9 @@ class Card:
         """
         check_options(where, values, cls)
         _check_architecture(f"{where}: architecture", values["architecture"])
-        for key, schema in _SCHEMAS.items():
+        for key in ("training", "evaluation"):
             if values.get(key) is not None:
-                check_options(f"{where}: {key}", values[key], schema)
+                check_options(f"{where}: {key}", values[key], _SCHEMAS[key])
         for row in values.get("further", ()):
             check_options(f"{where}: further", row, _further)
         for kind, found in values.get("companions", {}).items():

@@ -76,8 +76,15 @@ def test_a_picture_that_is_no_png_is_refused_before_the_work(two, few, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
+def test_the_curve_of_an_attack_is_against_its_own_norm(two, few):
+    name, model = next(iter(two.items()))
+    found = accuracy_curve({name: model}, few, PGD(eps=1.0, norm="l2", steps=3), [0.5]).accuracy[name]
+    report = evaluate(model, few, {"a": PGD(eps=0.5, norm="l2", steps=3)}, eps=0.5, norm="l2", progress=False)
+    assert found == [report.accuracy["a"]]
+
+
 def test_a_nearest_image_in_another_norm_has_no_place_on_a_curve(two, few):
-    with pytest.raises(InputError, match=r"ddn-2: a nearest image in another norm .* against linf eps"):
+    with pytest.raises(InputError, match=r"ddn-2: an attack in another norm .* against linf eps"):
         sweep(next(iter(two.values())), few, ["ddn-2"], [0.1], progress=False)
 
 

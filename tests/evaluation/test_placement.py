@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from keras_robust import workers
 from keras_robust.evaluation.placement import Replica, on_replicas, replicas
@@ -44,6 +45,13 @@ def test_places_work_side_by_side_and_each_on_one_block_at_a_time():
 
 def test_one_device_takes_the_model_itself(digits_classifier):
     assert replicas(digits_classifier, workers.strategy("single")) == [Replica(digits_classifier)]
+
+
+def test_a_strategy_whose_scope_is_open_has_its_copies(digits_classifier):
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    with strategy.scope():
+        (place,) = replicas(digits_classifier, strategy)
+    assert place.model is not digits_classifier and "CPU:0" in place.device
 
 
 def test_what_goes_wrong_on_a_device_is_told():
