@@ -30,6 +30,15 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     }
 
 
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """A path of the user's, in which a leading `~` is their home, and `~nobody` a plain name.
+
+    >>> user_path("~nobody-by-this-name/zoo").as_posix()
+    '~nobody-by-this-name/zoo'
+    """
+    return Path(os.path.expanduser(text))
+
+
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
     """A draft beside `path`, of the same name, that takes its place only if the block succeeds.

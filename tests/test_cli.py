@@ -254,12 +254,16 @@ def test_an_export_that_differs_fails(tmp_path, monkeypatch):
         ("export {run} {file}.h5", "the ending '.h5' is not one of an export"),
         ("export {run} {file}.tflite --quantize int9", "'int9'"),
         ("export mne {file}.tflite", "'mne'"),
+        ("export {run} {file}.tflite --eps 0.1", "--eps and --norm are those of --check"),
+        ("export {run} {file}.tflite --dataset digits", "--dataset is that of --check or of --quantize int8"),
+        ("evaluate ~nobody-by-this-name/model", "Unknown model"),
+        ("evaluate {long}", "File name too long"),
         ("tarin at_digits", "No such command 'tarin'"),
     ],
 )
 def test_bad_input_is_told_without_a_traceback(tmp_path, arguments, words):
     (tmp_path / "file").write_text("")
-    places = {"file": tmp_path / "file", "run": finished_run()}
+    places = {"file": tmp_path / "file", "run": finished_run(), "long": "name" * 100}
     text = krobust(*(part.format(**places) for part in arguments.split()), exit_code=2)
     assert words.format(**places) in text and "Error: " in text and "Traceback" not in text
     assert os.listdir(tmp_path) == ["file"], "nothing was written"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 import resource
 import sys
 from pathlib import Path
@@ -52,11 +53,11 @@ def convolutional(dtype="float32"):
 @pytest.fixture(scope="module")
 def model(digits):
     """Trained, because only a trained net has margins that int8 must keep."""
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     model = convolutional()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(3e-3), loss)
-    model.fit(*digits, batch_size=64, epochs=5, verbose=0)
+    model.fit(*digits, batch_size=64, epochs=12, shuffle=False, verbose=0)
     return model
 
 
@@ -416,6 +417,27 @@ def test_a_missing_or_broken_saved_model_is_refused(tmp_path):
 def test_images_of_another_shape_are_refused_before_they_run(exports, precision):
     with pytest.raises(InputError, match=r"\(N, 8, 8, 1\)"):
         load_exported(exports[precision])(np.zeros((2, 9, 8, 1), np.float32))
+
+
+@pytest.mark.parametrize(
+    "names, target, words",
+    [
+        (
+            ("logits", "score"),
+            "m.tflite",
+            r"gives logits only; the outputs of the model are \['logits', 'score'\]",
+        ),
+        (("scores", "score"), "m", r"its outputs are \['score', 'scores'\]"),
+        ((0, 1), "m", "its outputs are 2 without names"),
+    ],
+)
+def test_of_several_outputs_one_is_the_logits(tmp_path, names, target, words):
+    image = keras.Input((8, 8, 1))
+    first, second = (keras.layers.Dense(size)(keras.layers.Flatten()(image)) for size in (10, 1))
+    outputs = {names[0]: first, names[1]: second} if names[0] else [first, second]
+    with pytest.raises(InputError, match=words):
+        export(keras.Model(image, outputs), tmp_path / target)
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_the_runtime_the_message_says_what_to_install(exports, monkeypatch):

@@ -24,6 +24,8 @@ from keras_robust.detection import (
 )
 from keras_robust.detection.evading import check_evading
 from keras_robust.errors import InputError, is_finite, require, unknown_name
+from keras_robust.evaluation.progress import Begin, each
+from keras_robust.evaluation.progress import progress as bars
 from keras_robust.models.valid import check_model
 from keras_robust.validation import check_images, check_labels
 
@@ -122,6 +124,7 @@ def detection(
     share: float = 0.2,
     only_right: bool = True,
     seed: int = 0,
+    progress: bool = True,
 ) -> DetectionTable:
     """Fit detectors on a part of the examples and judge them on the rest.
 
@@ -141,6 +144,7 @@ def detection(
         share: of the examples to fit on, in (0, 1).
         only_right: leave out examples that the model gets wrong without an attack, as KD and LID do.
         seed: of the attacks, the noise and the division.
+        progress: show progress and time left on the terminal.
 
     Raises:
         InputError: arrays of a wrong kind, no detector or attack, a share out of range, or too few examples.
@@ -176,20 +180,23 @@ def detection(
         len(first) > 1 and len(second) > 0,
         f"Too few examples to fit on and to judge on. Received: {len(images)} that the model gets right.",
     )
-    inputs = {}
-    for name, attack in attacks.items():
-        adversarial = attack(model, images, labels, seed=seed)
-        inputs[name] = _Inputs(images, matched_noise(images, adversarial, seed), adversarial, labels)
-    met = {name: inputs[name].take(first) for name in fit_on}
-    fitted = dict(_fitted(model, met, detectors, training))
-    judged = {name: one.take(second) for name, one in inputs.items()}
     rows = []
-    for (detector, seen), guard in fitted.items():
-        chosen = judged if cross or seen == GIVEN else {seen: judged[seen]}
-        rows += [Row(detector, seen, on, *_judge(model, guard, one)) for on, one in chosen.items()]
-        if adaptive is not None and isinstance(guard, DensityDetector):
-            evading = _evading(model, guard, next(iter(judged.values())), adaptive, seed)
-            rows.append(Row(detector, seen, EVADING, *_judge(model, guard, evading)))
+    with bars(progress) as begin:
+        inputs = {
+            name: _inputs(images, attack(model, images, labels, seed=seed), labels, seed)
+            for name, attack in each(begin, "attack", attacks.items())
+        }
+        met = {name: inputs[name].take(first) for name in fit_on}
+        fitted = dict(_fitted(model, met, detectors, training, begin))
+        judged = {name: one.take(second) for name, one in inputs.items()}
+        for (detector, seen), guard in each(begin, "judge", fitted.items()):
+            chosen = judged if cross or seen == GIVEN else {seen: judged[seen]}
+            rows += [Row(detector, seen, on, *_judge(model, guard, one)) for on, one in chosen.items()]
+            if adaptive is not None and isinstance(guard, DensityDetector):
+                one = next(iter(judged.values()))
+                found = evade(guard, model, one.natural, one.labels, adaptive, seed=seed)
+                evading = _inputs(one.natural, found, one.labels, seed)
+                rows.append(Row(detector, seen, EVADING, *_judge(model, guard, evading)))
     notes = [
         f"{name} has no gradient, so that it was not attacked itself."
         for name, detector in detectors.items()
@@ -198,10 +205,18 @@ def detection(
     return DetectionTable(rows, len(images), fitted, notes)
 
 
+def _inputs(natural: Any, adversarial: Any, labels: Any, seed: int) -> _Inputs:
+    return _Inputs(natural, matched_noise(natural, adversarial, seed), adversarial, labels)
+
+
 def _fitted(
-    model: keras.Model, inputs: Mapping[str, _Inputs], detectors: Mapping[str, Detector], training: Any
+    model: keras.Model,
+    inputs: Mapping[str, _Inputs],
+    detectors: Mapping[str, Detector],
+    training: Any,
+    begin: Begin,
 ) -> Iterator[tuple[tuple[str, str], Detector]]:
-    for name, detector in detectors.items():
+    for name, detector in each(begin, "fit", detectors.items()):
         if detector.threshold is not None:
             yield (name, GIVEN), detector
             continue
@@ -220,9 +235,3 @@ def _judge(model: keras.Model, guard: Detector, inputs: _Inputs) -> tuple[Detect
     right = classify(model, inputs.adversarial) == inputs.labels
     metrics = detection_metrics(attacked > guard.threshold, others > guard.threshold, right)
     return metrics, roc_auc(others, attacked)
-
-
-def _evading(model: keras.Model, guard: DensityDetector, inputs: _Inputs, attack: PGD, seed: int) -> _Inputs:
-    adversarial = evade(guard, model, inputs.natural, inputs.labels, attack, seed=seed)
-    noisy = matched_noise(inputs.natural, adversarial, seed)
-    return _Inputs(inputs.natural, noisy, adversarial, inputs.labels)

@@ -37,6 +37,10 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except InputError as error:
             raise BadInput(str(error)) from error
+        except OSError as error:
+            if error.filename is None:  # no file of the user's, and for click to see to
+                raise
+            raise BadInput(f"{error.filename}: {error.strerror}") from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -53,6 +53,10 @@ def export(
     format_of_path = FORMATS[path.suffix == ".tflite"]
     if wanted and wanted != format_of_path:
         raise InputError(f"--format {wanted}, but {path} is the name of a {format_of_path}: see --help.")
+    if not check and (eps is not None or norm is not None):
+        raise InputError("--eps and --norm are those of --check, which is not given.")
+    if not check and quantize != "int8" and dataset is not None:
+        raise InputError("--dataset is that of --check or of --quantize int8, and neither is given.")
     network, card = open_model(model)
     import keras_robust as kr
     from keras_robust.evaluation.source import threat_of

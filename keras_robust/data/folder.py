@@ -13,6 +13,7 @@ import numpy as np
 from keras_robust.data.arrays import Arrays, concatenate, holdout
 from keras_robust.data.specs import SPLITS, Dataset, datasets
 from keras_robust.errors import InputError, require, unknown_name
+from keras_robust.files import user_path
 
 TEST_SHARE = 0.2
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png"}
@@ -31,7 +32,7 @@ class Folder(Dataset):
     def at(self, reference: str) -> Folder:
         path, _, query = reference.partition("?")
         require(bool(path), "A folder dataset needs a path, as in 'folder:/path/to/images?size=32x32'.")
-        root = Path(path).expanduser()
+        root = user_path(path)
         size, channels = _options(query)
         classes = {_class_names(directory) for directory in _split_directories(root).values()}
         require(len(classes) == 1, f"train and test of {root} must hold the same classes: {sorted(classes)}.")

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from keras_robust.data.arrays import Arrays, subset
 from keras_robust.errors import require, unknown_name
+from keras_robust.files import user_path
 from keras_robust.registry import Registry
 
 SPLITS = ("train", "test")
@@ -150,4 +151,4 @@ def _resolve(name: str) -> Dataset:
 def _directory(data_dir: str | os.PathLike[str] | None) -> str | None:
     # TensorFlow Datasets reads the variable only when it is imported.
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR")
-    return os.path.expanduser(os.fspath(chosen)) if chosen else None
+    return str(user_path(chosen)) if chosen else None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Tell = Callable[[int], None]
 Begin = Callable[[str, int, int], Tell]
+Item = TypeVar("Item")
 
 
 @contextmanager
@@ -23,3 +25,11 @@ def progress(shown: bool) -> Iterator[Begin]:
             return lambda count: bars.advance(task, count)
 
         yield begin
+
+
+def each(begin: Begin, name: str, items: Collection[Item]) -> Iterator[Item]:
+    """The items one after the other, with a bar that moves on as each is done."""
+    tell = begin(name, len(items), 0)
+    for item in items:
+        yield item
+        tell(1)

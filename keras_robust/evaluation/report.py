@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from keras_robust.errors import InputError
@@ -172,7 +173,7 @@ class Report:
         norm, eps = self.threat["norm"], self.threat["eps"]
         title = f"{self.model or 'model'} on {self.examples} examples of {self.dataset or 'the data given'}"
         shard = f", shard {self.shard}" if self.shard else ""
-        table = Table(title=f"{title}, {norm} eps {eps:.4g}{shard}")
+        table = Table(title=escape(f"{title}, {norm} eps {eps:.4g}{shard}"))
         table.add_column("attack")
         table.add_column("accuracy %", justify="right")
         table.add_column("seconds", justify="right")
@@ -181,7 +182,8 @@ class Report:
             options = [item for item in outcome.options.items() if item not in self.threat.items()]
             settings = ", ".join(f"{key}={_short(value)}" for key, value in options)
             mark = "" if outcome.counted else " (another ball)"
-            table.add_row(name + mark, f"{outcome.accuracy:.2f}", f"{outcome.seconds:.1f}", settings)
+            told = escape(name + mark), f"{outcome.accuracy:.2f}", f"{outcome.seconds:.1f}", escape(settings)
+            table.add_row(*told)
             for row in _details(outcome):
                 table.add_row(*row, style="dim")
         table.add_section()

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from keras_robust.attacks import Attack, classify
@@ -65,10 +66,10 @@ class Transfer:
         """The matrix as a table for the terminal, the white-box attacks in bold."""
         norm, eps = self.threat["norm"], self.threat["eps"]
         place = f"{self.examples} examples of {self.dataset or 'the data given'}"
-        table = Table(title=f"accuracy % under {self.attack} on {place}, {norm} eps {eps:.4g}")
+        table = Table(title=escape(f"accuracy % under {self.attack} on {place}, {norm} eps {eps:.4g}"))
         table.add_column("made on")
         for name in self.names:
-            table.add_column(name, justify="right")
+            table.add_column(escape(name), justify="right")
         table.add_row(CLEAN, *[f"{value:.2f}" for value in self.clean])
         table.add_section()
         for source, row in zip(self.names, self.matrix, strict=True):
@@ -76,7 +77,7 @@ class Transfer:
             shown = (
                 f"[bold]{value:.2f}[/bold]" if name == source else f"{value:.2f}" for name, value in cells
             )
-            table.add_row(source, *shown)
+            table.add_row(escape(source), *shown)
         return table
 
     def to_dict(self) -> dict[str, Any]:

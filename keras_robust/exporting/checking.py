@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from keras_robust.errors import InputError
@@ -77,7 +78,7 @@ class ExportCheck:
 
     def table(self) -> Table:
         """The numbers as a table for `rich.print`."""
-        table = Table(title=f"{self.path} ({self.precision}, {self.examples} examples)")
+        table = Table(title=escape(f"{self.path} ({self.precision}, {self.examples} examples)"))
         for name in ("%", "Keras", "exported", "must be"):
             table.add_column(name, justify="left" if name == "%" else "right")
         table.add_row("label agreement", "", f"{self.agreement:.2f}", f">= {self.min_agreement:g}")

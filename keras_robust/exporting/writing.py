@@ -62,8 +62,7 @@ def export(
     _check_quantization(path, quantize, calibration)
     images = _random_images(shape) if calibration is None else check_images(calibration, shape)
     model = in_float32(model)
-    outputs = model.predict(images, verbose=0)
-    check_logits(outputs["logits"] if isinstance(outputs, dict) else outputs)
+    check_logits(_logits(path, model.predict(images, verbose=0)))
     try:
         with replacing(path) as draft, quiet():
             if path.suffix == ".tflite":
@@ -133,6 +132,23 @@ def _check_quantization(path: Path, quantize: str | None, calibration: Any) -> N
         quantize == "int8" or calibration is None,
         f"Calibration images are used by quantize='int8' only, received quantize={quantize!r}.",
     )
+
+
+def _logits(path: Path, outputs: Any) -> Any:
+    """What a model returns as its logits, or an error if the export could not give them."""
+    if not isinstance(outputs, (dict, list, tuple)):
+        return outputs
+    named = outputs if isinstance(outputs, dict) else {}
+    received = sorted(named) or f"{len(outputs)} without names"
+    require(
+        path.suffix != ".tflite",
+        f"A .tflite file gives logits only; the outputs of the model are {received}. Export a SavedModel.",
+    )
+    require(
+        "logits" in named,
+        f'One output of a model of several is to be named "logits"; its outputs are {received}.',
+    )
+    return named["logits"]
 
 
 def _random_images(shape: tuple[int, ...]) -> np.ndarray:

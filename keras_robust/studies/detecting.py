@@ -46,7 +46,9 @@ def detection(
     guard = {"name": detector} if isinstance(detector, str) else detector
     attacks = {"judge": attack} if fit_on in (None, attack) else {"fit": fit_on, "judge": attack}
     asked = json.dumps([guard, dict(subject.threat), attacks])
-    found, picture = _found(subject.model, asked, subject.dataset, subject.examples, subject.seed)
+    found, picture = _found(
+        subject.model, asked, subject.dataset, subject.examples, subject.seed, subject.progress
+    )
     for file, content in picture.items():
         with replacing(subject.directory / file) as draft:
             draft.write_bytes(content)
@@ -58,7 +60,7 @@ def detection(
 
 @lru_cache(maxsize=4)  # every metric is asked for by itself
 def _found(
-    model: keras.Model, asked: str, dataset: str, examples: int, seed: int
+    model: keras.Model, asked: str, dataset: str, examples: int, seed: int, progress: bool
 ) -> tuple[DetectionTable, dict[str, bytes]]:
     """What was found, and the files of its picture."""
     options, threat, attacks = json.loads(asked)
@@ -72,7 +74,9 @@ def _found(
         for key, attack in attacks.items()
     }
     first = next(iter(made))
-    found = kr.analysis.detection(model, given, made, guards, training=known, fit_on=[first], seed=seed)
+    found = kr.analysis.detection(
+        model, given, made, guards, training=known, fit_on=[first], seed=seed, progress=progress
+    )
     with tempfile.TemporaryDirectory() as place:
         found.to_png(Path(place) / "detection.png")
         return found, {file.name: file.read_bytes() for file in Path(place).iterdir()}

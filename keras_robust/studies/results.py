@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from keras_robust.errors import InputError, require
@@ -87,12 +88,13 @@ class Results:
 
     def table(self) -> Table:
         """Ours beside the paper's, for the terminal."""
-        table = Table(title=f"{self.study.title}\n{self._caption}")
+        table = Table(title=escape(f"{self.study.title}\n{self._caption}"))
         table.add_column("")
         for column in self.columns:
-            table.add_column(column, justify="right")
+            table.add_column(escape(column), justify="right")
         for row, cells in self.cells.items():
-            table.add_row(row, *[f"{cell.ours} [dim]({cell.theirs})[/dim]" for cell in cells.values()])
+            shown = [f"{escape(cell.ours)} [dim]({escape(cell.theirs)})[/dim]" for cell in cells.values()]
+            table.add_row(escape(row), *shown)
         return table
 
     def to_markdown(self, place: str = "") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import platformdirs
 
 from keras_robust.errors import InputError, require
-from keras_robust.files import replacing
+from keras_robust.files import replacing, user_path
 from keras_robust.zoo import lookup
 from keras_robust.zoo.cards import Pin
 from keras_robust.zoo.weights import check_file
@@ -92,7 +92,7 @@ def local(directory: Path, pin: Pin) -> Path:
 def cache_directory() -> Path:
     """Where fetched weights lie: KERAS_ROBUST_CACHE, else among the user's caches."""
     chosen = os.environ.get("KERAS_ROBUST_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("keras_robust") / "zoo"
+    return user_path(chosen) if chosen else platformdirs.user_cache_path("keras_robust") / "zoo"
 
 
 def _is_sound(path: Path, pin: Pin) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import platformdirs
 
 from keras_robust.errors import InputError, require, unknown_name
+from keras_robust.files import user_path
 from keras_robust.packaged import packaged
 from keras_robust.zoo.cards import CARD, Card
 
@@ -33,7 +34,7 @@ class Reference(NamedTuple):
 def user_directory() -> Path:
     """Where the user's own entries lie: KERAS_ROBUST_ZOO, else among the user's data."""
     chosen = os.environ.get("KERAS_ROBUST_ZOO")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_data_path("keras_robust") / "zoo"
+    return user_path(chosen) if chosen else platformdirs.user_data_path("keras_robust") / "zoo"
 
 
 def names() -> builtins.list[str]:
@@ -120,7 +121,7 @@ def resolve(reference: str | os.PathLike[str]) -> Reference:
     for name, chosen in ((text, None), (before, variant)) if colon else ((text, None),):
         if (found := _resolved(name)) is not None:
             return found._replace(variant=chosen)
-    path = Path(text).expanduser()
+    path = user_path(text)
     if path.exists():
         raise InputError(
             f"There is no model at {path}. Valid: a directory with {CARD} (a run gets it when its training "
@@ -132,7 +133,7 @@ def resolve(reference: str | os.PathLike[str]) -> Reference:
 def _resolved(text: str) -> Reference | None:
     if text in (directories := _directories()):
         return Reference("zoo", directories[text])
-    path = Path(text).expanduser()
+    path = user_path(text)
     return next((Reference(kind, path) for kind, fits in _KINDS.items() if fits(path)), None)
 
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from keras_robust.errors import InputError, require, unknown_name
-from keras_robust.files import replacing, write_weights
+from keras_robust.files import replacing, user_path, write_weights
 from keras_robust.packaged import packaged
 from keras_robust.zoo.cards import CARD, WORST_CASE, Card, check_name
 from keras_robust.zoo.loading import DECLARED, build
@@ -59,7 +59,7 @@ def save(
     ['card.yaml', 'model.weights.h5']
     """
     check_name("zoo.save", name)
-    entry = Path(user_directory() if directory is None else directory).expanduser() / name
+    entry = user_path(user_directory() if directory is None else directory) / name
     require(
         directory is not None or not (packaged("zoo") / name).exists(),
         f"{name} is a packaged entry, which would hide yours. Choose another name.",

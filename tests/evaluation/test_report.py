@@ -108,3 +108,9 @@ def test_the_table_shows_accuracies_and_only_settings_that_the_threat_does_not_s
     (row,) = (line for line in lines if "pgd-40" in line)
     assert "75.00" in row and "steps=3" in row and not re.search(r"\beps", row)
     assert any("worst case" in line and "50.00" in line for line in lines)
+
+
+def test_brackets_in_a_name_are_printed():
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(report(np.ones((2, 2), bool), model="[red]").table())
+    assert "[red] on 2 examples of digits" in console.export_text()
