@@ -1,5 +1,7 @@
 """A step of ADR equals its formula, written out with all pairs at once, for every switch."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -193,7 +195,7 @@ def test_the_distance_climbed_is_that_of_the_latents():
 
 
 def plain_model():
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     layers = [keras.layers.Flatten(), keras.layers.Dense(5, name="features"), keras.layers.Dense(CLASSES)]
     return keras.Sequential([keras.Input(SHAPE), *layers])
 

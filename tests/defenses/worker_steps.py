@@ -1,6 +1,7 @@
 """Every defense, trained for two steps by workers or by one process."""
 
 import json
+import random
 from functools import partial
 
 import keras
@@ -25,7 +26,7 @@ def toy(defense):
 
 def normalized():
     """A defense of a classifier with synchronised batch normalisation."""
-    keras.utils.set_random_seed(1)
+    random.seed(1)
     normalization = keras.layers.BatchNormalization(momentum=0.5, synchronized=True)
     inputs = [keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(6), normalization]
     head = keras.Sequential([keras.Input((6,)), keras.layers.Dense(CLASSES)])

@@ -1,5 +1,7 @@
 """What an evaluation finds, on which examples, and what it refuses."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -146,7 +148,7 @@ def test_what_is_left_open_is_taken_from_the_card_while_the_norm_is_the_same(dig
 
 
 def test_a_model_in_reduced_precision_is_evaluated_in_float32(few):
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     reduced = models.build("small_cnn", filters=4, hidden=8, dtype="mixed_bfloat16")
     full = models.build("small_cnn", filters=4, hidden=8)
     full.set_weights(reduced.get_weights())

@@ -1,5 +1,7 @@
 """The manifold transform: its step in closed form, its gradients, saving, serving and attacks."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ LABELS = np.arange(20, dtype="int32") % 4
 
 
 def smooth_classifier():
-    keras.utils.set_random_seed(2)
+    random.seed(2)
     encoder = keras.Sequential(
         [
             keras.Input((3, 2, 1)),
@@ -153,7 +155,7 @@ def test_second_order_passes_the_gradient_of_the_gradient():
 @pytest.mark.parametrize("gradient", ["identity", "second_order"])
 def test_end_to_end_leaves_no_more_than_grey_box(digits_classifier, digits, gradient):
     images, labels = digits[0][:100], digits[1][:100]
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     judge = build_discriminator("residual_mlp", (10,), depth=1, width=16)
     static = split(digits_classifier, at=0)
     models = {"static": static, "imt": with_manifold_transform(static, judge, eps=0.05, gradient=gradient)}
@@ -200,7 +202,7 @@ def test_tflite_is_refused(tmp_path):
 
 
 def test_it_takes_points():
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     from keras_robust import models
 
     static = models.build("mlp", hidden=(8,))
@@ -258,7 +260,7 @@ def test_the_ways_to_attack_it_are_its_classifier_and_its_other_gradient():
 
 @pytest.mark.parametrize("mode", ["imt", "imt+"])
 def test_second_order_says_something_of_rectifiers_too(mode):
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     static = build("wide_resnet", input_shape=(8, 8, 1), num_classes=4, depth=10, width=1)
     judge = build_discriminator("residual_mlp", (4,), depth=1, width=8)
     images = tf.constant(rng.uniform(size=(6, 8, 8, 1)).astype("float32"))

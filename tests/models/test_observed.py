@@ -1,5 +1,7 @@
 """What a classifier shows on the way to its logits, and the ensemble of its noisy passes."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -95,7 +97,7 @@ def test_without_noise_the_ensemble_is_the_classifier():
 
 
 def test_it_averages_probabilities_over_its_passes():
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     model = models.build("small_cnn")
     images = np.repeat(batch(model)[:1], 200, axis=0)
     few, many = (

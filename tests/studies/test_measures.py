@@ -1,11 +1,11 @@
 """Measures of a study against what they are made of, on classifiers of digits from the zoo."""
 
 import csv
+import random
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
 
@@ -170,7 +170,7 @@ def test_points_are_judged_where_they_end_by_the_source_if_there_is_one(tmp_path
 
 
 def test_the_discriminator_beside_a_model_is_a_loss(tmp_path):
-    keras.utils.set_random_seed(0)  # the judge's units can all be dead at the points
+    random.seed(0)  # the judge's units can all be dead at the points
     model = kr.models.build("mlp", hidden=(4,))
     judge = kr.models.build_discriminator("residual_mlp", (4,), width=8)
     object.__setattr__(model, "companions", {"discriminator": judge})

@@ -1,9 +1,9 @@
 """Entries with models beside the classifier, and with several ways to use it."""
 
 import json
+import random
 from dataclasses import replace
 
-import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -22,7 +22,7 @@ VARIANTS = {
 
 @pytest.fixture
 def classifier():
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     built = models.build("small_cnn", filters=2, hidden=8)
     discriminator = models.build_discriminator("residual_mlp", (10,), depth=1, width=8)
     declared = {"adaptive": [], "variants": VARIANTS, "companions": {"discriminator": discriminator}}
