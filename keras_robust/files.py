@@ -46,7 +46,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     Raises:
         InputError: the place cannot be written, or the disk is full.
 
-    >>> with replacing("/tmp/note.txt") as draft:
+    >>> with replacing("note.txt") as draft:
     ...     _ = draft.write_text("whole")
     """
     path = Path(path)

@@ -7,6 +7,7 @@ one dtype that the rest of the package works with.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,20 @@ def check_logits(outputs: Any) -> np.ndarray:
         f"{PROBABILITIES} All outputs are in [0, 1] and sum to 1: remove the last softmax.",
     )
     return logits
+
+
+def check_seed(seed: Any) -> int:
+    """A seed as a plain integer, which a report can state.
+
+    Raises:
+        InputError: not an integer >= 0.
+
+    >>> check_seed(np.int64(3))
+    3
+    """
+    valid = isinstance(seed, Integral) and seed >= 0
+    require(valid, f"seed must be an integer >= 0. Received: {seed!r}.")
+    return int(seed)
 
 
 def _as_array(values: Any, what: str) -> np.ndarray:

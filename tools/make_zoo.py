@@ -73,8 +73,8 @@ def make_zoo(
 ) -> None:
     """Make the zoo entries NAMES from the recipes of the same names.
 
-    An entry of the same recipe is not trained again but evaluated again, and keeps its notes. A run that is
-    there is taken as it is, and so is its evaluation; what was begun goes on.
+    An entry of the same recipe is not trained again but evaluated again, and keeps its notes and detectors. A
+    run that is there is taken as it is, and so is its evaluation; what was begun goes on.
     """
     for name in names:
         recipe = kr.recipes.load(name, profile)
@@ -94,8 +94,13 @@ def make_zoo(
             name: {"results": detection_measured(model, recipe, guard, fit_on)}
             for name, guard in fitted.items()
         }
-        card = replace(card, detectors=judged, license="Apache-2.0", notes=trained.notes, url=trained.url)
-        kr.zoo.write(ROOT / "zoo" / name, model, card, fitted)
+        earlier = {
+            guard: kr.zoo.detector(ROOT / "zoo" / name, guard)
+            for guard in trained.detectors.keys() - fitted.keys()
+        }
+        described = {**trained.detectors, **judged}
+        card = replace(card, detectors=described, license="Apache-2.0", notes=trained.notes, url=trained.url)
+        kr.zoo.write(ROOT / "zoo" / name, model, card, {**earlier, **fitted})
         for report in (headline, *further, *(report for _, report in variants.values())):
             console().print(report.table())
             console().print(*report.flags)

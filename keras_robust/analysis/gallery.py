@@ -28,7 +28,7 @@ def gallery(
     >>> import keras_robust as kr
     >>> digits = kr.data.load("digits", "test", examples=3, seed=0)
     >>> models = {"cnn": kr.models.build("small_cnn")}
-    >>> gallery(models, digits, kr.attacks.FGSM(eps=0.1), "/tmp/gallery.png").name
+    >>> gallery(models, digits, kr.attacks.FGSM(eps=0.1), "gallery.png").name
     'gallery.png'
     """
     from matplotlib.figure import Figure

@@ -19,7 +19,7 @@ def heat_map(transfer: Transfer, path: Path | str) -> Path:
     >>> import keras_robust as kr
     >>> models = {"cnn": kr.models.build("small_cnn"), "small": kr.models.build("small_cnn", filters=2)}
     >>> found = kr.evaluation.transfer(models, "digits", "fgsm", eps=0.1, examples=20, progress=False)
-    >>> heat_map(found, "/tmp/transfer.png").name
+    >>> heat_map(found, "transfer.png").name
     'transfer.png'
     """
     from matplotlib.figure import Figure

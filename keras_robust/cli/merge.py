@@ -30,5 +30,6 @@ def merge(shards: tuple[Path, ...], out: Path) -> None:
     from keras_robust.evaluation import merge as merged
 
     report = merged(Report.from_json(path / REPORT if path.is_dir() else path) for path in shards)
+    written = report.to_json(out / REPORT)
     print_report(report)
-    click.echo(f"Wrote {report.to_json(out / REPORT)}")
+    click.echo(f"Wrote {written}")

@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
+
+from keras_robust.quiet import quiet
 
 MODEL_HELP = "MODEL is a zoo name, the directory of a run or of a saved entry, or a .keras file."
 
@@ -21,7 +24,7 @@ def print_report(report: Any) -> None:
     """An evaluation's table and warnings."""
     console().print(report.table())
     for flag in report.flags:
-        console().print(f"[yellow]warning[/yellow]: {flag}")
+        console().print(f"[yellow]warning[/yellow]: {escape(flag)}")
 
 
 def print_json(values: Any) -> None:
@@ -35,17 +38,11 @@ def import_tensorflow(search_devices: bool = True) -> None:
     The device search has notices of its own; after it no workers can be joined.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    saved = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
+    with quiet():
         import tensorflow as tf
 
         if search_devices:
             tf.config.list_logical_devices()
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 def open_model(reference: str) -> Any:

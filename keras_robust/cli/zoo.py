@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_robust.cli.output import console, print_json
+from keras_robust.errors import InputError
 
 
 @click.group()
@@ -46,11 +47,11 @@ def list_models(dataset: str | None, defense: str | None, as_json: bool) -> None
     for card in cards:
         table.add_row(
             card.name,
-            card.dataset or "",
+            escape(card.dataset or ""),
             card.defense or "",
             f"{card.threat['norm']} {card.threat['eps']:.3g}" if card.threat else "",
             *(_percent(card.results.get(key)) for key in ("clean", "worst_case")),
-            ", ".join(key for key in card.results if key not in ("clean", "worst_case")),
+            escape(", ".join(key for key in card.results if key not in ("clean", "worst_case"))),
         )
     console().print(table)
 
@@ -83,7 +84,7 @@ def print_card(card: Any) -> None:
     quoted = (card.paper or {}).get("results", {})
     table = Table("attack", "accuracy %", "paper's %")
     for attack in dict.fromkeys([*card.results, *quoted]):
-        table.add_row(attack, _percent(card.results.get(attack)), _percent(quoted.get(attack)))
+        table.add_row(escape(attack), _percent(card.results.get(attack)), _percent(quoted.get(attack)))
     out.print(table)
     shown = ("name", "description", "results")
     rest = {key: value for key, value in card.to_dict().items() if value and key not in shown}
@@ -101,9 +102,16 @@ def verify(names: tuple[str, ...]) -> None:
     """
     from keras_robust import zoo as models
 
+    damaged = []
     for name in names or models.names():
-        models.verify(name)
-        click.echo(f"{name}: ok")
+        try:
+            models.verify(name)
+        except InputError as error:
+            damaged.append(str(error))
+        else:
+            click.echo(f"{name}: ok")
+    if damaged:
+        raise InputError("\n".join(damaged))
 
 
 @zoo.command()

@@ -26,12 +26,17 @@ class Arrays(NamedTuple):
     labels: np.ndarray
 
     def as_float(self) -> Arrays:
-        """The same examples with float32 images in [0, 1]."""
-        if self.images.dtype == np.float32:
-            return self
+        """The same examples with float32 images in [0, 1], in arrays of their own."""
         images = self.images.astype(np.float32)
-        images /= np.float32(255)
+        if self.images.dtype != np.float32:
+            images /= np.float32(255)
         return Arrays(images, self.labels.copy())
+
+    def frozen(self) -> Arrays:
+        """Itself, its arrays made read-only, because many share them."""
+        for array in self:
+            array.flags.writeable = False
+        return self
 
     def take(self, indices: Any) -> Arrays:
         """The examples at `indices`, in that order."""

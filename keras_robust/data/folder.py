@@ -45,7 +45,7 @@ class Folder(Dataset):
 
     def sizes(self, data_dir: str | None) -> Mapping[str, int]:
         counts = {
-            split: len(_images(directory)) for split, directory in _split_directories(self.root).items()
+            split: len(_labelled_images(place)) for split, place in _split_directories(self.root).items()
         }
         if len(counts) == 2:
             return counts
@@ -77,7 +77,8 @@ class Folder(Dataset):
         try:
             return concatenate(stored.as_numpy_iterator())
         except tf.errors.InvalidArgumentError as error:
-            damaged = ", ".join(str(path) for path in _images(directory) if not _decodes(path)) or directory
+            damaged = ", ".join(str(path) for path in _labelled_images(directory) if not _decodes(path))
+            damaged = damaged or str(directory)
             raise InputError(f"Not an image that can be read: {damaged}.") from error
 
 
@@ -114,7 +115,7 @@ _SPLIT_NAMES = {*SPLITS, "val", "valid", "validation"}
 
 
 def _class_names(directory: Path) -> tuple[str, ...]:
-    names = tuple(sorted(entry.name for entry in directory.iterdir() if entry.is_dir()))
+    names = tuple(entry.name for entry in _class_directories(directory))
     empty = [name for name in names if not _images(directory / name)]
     require(
         len(names) > 1 and not empty,
@@ -122,6 +123,15 @@ def _class_names(directory: Path) -> tuple[str, ...]:
         f"two. Received: {len(names)} subfolders, without images: {', '.join(empty) or 'none'}.",
     )
     return names
+
+
+def _class_directories(directory: Path) -> list[Path]:
+    """Not the hidden ones, which other programs leave."""
+    return sorted(entry for entry in directory.iterdir() if entry.is_dir() and entry.name[0] != ".")
+
+
+def _labelled_images(directory: Path) -> list[Path]:
+    return [path for entry in _class_directories(directory) for path in _images(entry)]
 
 
 def _images(directory: Path) -> list[Path]:
@@ -141,7 +151,7 @@ def _decodes(path: Path) -> bool:
 def _size_of_first_image(root: Path) -> tuple[int, int]:
     import tensorflow as tf
 
-    first = _images(root)[0]
+    first = _labelled_images(next(iter(_split_directories(root).values())))[0]
     require(_decodes(first), f"Not an image that can be read: {first}.")
     image = tf.io.decode_image(tf.io.read_file(str(first)), expand_animations=False)
     return int(image.shape[0]), int(image.shape[1])

@@ -62,7 +62,7 @@ class Prepared(Dataset):
 
 
 def _stored(prepared: Prepared, split: str, data_dir: str | None) -> Arrays:
-    """A split as it is stored; its images are read-only."""
+    """A split as it is stored, read-only."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -77,11 +77,9 @@ def _stored(prepared: Prepared, split: str, data_dir: str | None) -> Arrays:
     except AssertionError as error:  # how TFDS says that the files are not there
         raise InputError(prepared._how_to_get(builder)) from error
     try:
-        arrays = concatenate(tfds.as_numpy(examples))
+        return concatenate(tfds.as_numpy(examples)).frozen()
     except tf.errors.OpError as error:
         raise InputError(f"The files of {builder.name} in {builder.data_dir} are damaged: {error}") from error
-    arrays.images.flags.writeable = False
-    return arrays
 
 
 # What reads a split now will soon read it again: both splits of three datasets.

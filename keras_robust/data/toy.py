@@ -37,9 +37,7 @@ def _digits(split: str) -> Arrays:
     images, labels = load_digits(return_X_y=True)
     images = (images.reshape(-1, 8, 8, 1) / 16).astype(np.float32)
     train, test = holdout(Arrays(images, labels.astype(np.int32)), 360)
-    wanted = train if split == "train" else test
-    wanted.images.flags.writeable = False
-    return wanted
+    return (train if split == "train" else test).frozen()
 
 
 def _two_moons(split: str) -> Arrays:

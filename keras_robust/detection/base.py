@@ -34,12 +34,12 @@ class Detector(ABC):
 
     Attributes:
         threshold: scores above it are called adversarial; None before `fit`.
-        shapes: names of the arrays that `fit` learns, each with its number of axes.
+        shapes: names of the arrays that `fit` learns, each with its number of axes; None: images or points.
         needs: what `fit` must be given beside clean images.
     """
 
     threshold: float | None = None
-    shapes: ClassVar[Mapping[str, int]]
+    shapes: ClassVar[Mapping[str, int | None]]
     needs: ClassVar[tuple[str, ...]] = ()
 
     def fit(

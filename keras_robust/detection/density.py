@@ -75,7 +75,11 @@ class DensityDetector(Detector):
         return {**learnt, "slope": weights[0], "offset": np.asarray(offset)}
 
     def score(self, model: Any, images: Any) -> np.ndarray:
-        """The log-odds of "adversarial", `(N,)` float32."""
+        """The log-odds of "adversarial", `(N,)` float32.
+
+        Raises:
+            InputError: not fit yet, not images of this model, or fit on codes of another size.
+        """
         self._require_fit()
         return self._apply(_score(self._learnt), model, images)
 
@@ -85,11 +89,16 @@ class DensityDetector(Detector):
         Returns:
             images `(B, ...)` to `{"logits": (B, K), "score": (B,) log-odds of "adversarial", "rejected":
             (B,) bool}`. Layers and variables of `model` are shared.
+
+        Raises:
+            InputError: not fit yet, or on codes of another size.
         """
         self._require_fit()
         shown = observed(model, self.space)
         features, logits = shown.outputs
-        score = _score(self._learnt)([features, ops.argmax(logits, axis=-1)])
+        judge = _score(self._learnt)
+        _check_codes(judge, features)
+        score = judge([features, ops.argmax(logits, axis=-1)])
         outputs = {"logits": logits, "score": score, "rejected": ops.greater(score, 0.0)}
         return keras.Model(shown.inputs[0], outputs, name=model.name)
 
@@ -119,10 +128,10 @@ class DensityDetector(Detector):
 
     def _apply(self, graph: keras.Model, model: keras.Model, images: Any) -> np.ndarray:
         """What a graph on features and classes gives for images, `(N,)`."""
-        parts = [
-            np.asarray(graph([features, logits.argmax(axis=-1)]))
-            for features, logits in look(model, self.space, images, _BATCH)
-        ]
+        parts = []
+        for features, logits in look(model, self.space, images, _BATCH):
+            _check_codes(graph, features)
+            parts.append(np.asarray(graph([features, logits.argmax(axis=-1)])))
         return np.concatenate(parts)
 
     def _density_of(self, model: keras.Model, images: Any, labels: Any) -> dict[str, np.ndarray]:
@@ -219,6 +228,15 @@ def _score(learnt: Mapping[str, np.ndarray]) -> keras.Model:
     regression = float(learnt["slope"]), float(learnt["offset"])
     odds = keras.layers.Rescaling(*regression, dtype="float32", name="log_odds")(density.output)
     return keras.Model(density.inputs, odds, name="score")
+
+
+def _check_codes(graph: keras.Model, features: Any) -> None:
+    """Refuse codes of another size than a graph on features and classes was made for."""
+    known, given = graph.inputs[0].shape[-1], features.shape[-1]
+    require(
+        known == given,
+        f"The detector was fit on codes of {known} features, of another model. Received: {given}.",
+    )
 
 
 def _check_classes(classes: np.ndarray, count: int) -> None:

@@ -93,8 +93,9 @@ def _check(path: Path, arrays: dict[str, np.ndarray], detector: type[Detector]) 
     )
     for name, axes in detector.shapes.items():
         array = arrays[name]
+        fits = array.ndim > 1 if axes is None else array.ndim == axes
         require(
-            array.ndim == axes and array.dtype.kind in "fiu" and bool(np.isfinite(array).all()),
-            f"{path}: {name} must be finite numbers with {axes} axes. "
+            fits and array.dtype.kind in "fiu" and bool(np.isfinite(array).all()),
+            f"{path}: {name} must be finite numbers with {'2 or more' if axes is None else axes} axes. "
             f"Received: {array.dtype} of shape {array.shape}.",
         )

@@ -42,7 +42,7 @@ class LIDDetector(Detector):
     True
     """
 
-    shapes: ClassVar = {"reference": 4, "weights": 1, "offset": 0}
+    shapes: ClassVar = {"reference": None, "weights": 1, "offset": 0}
     needs = ("adversarial",)
 
     def __init__(self, neighbors: int = 20, batch: int = 100) -> None:
@@ -72,10 +72,20 @@ class LIDDetector(Detector):
         return {"reference": reference, "weights": weights, "offset": np.asarray(offset)}
 
     def score(self, model: Any, images: Any) -> np.ndarray:
-        """The log-odds of "adversarial", `(N,)`."""
+        """The log-odds of "adversarial", `(N,)`.
+
+        Raises:
+            InputError: not fit yet, not images of this model, or fit on a model of other images or layers.
+        """
         self._require_fit()
+        weights = self._learnt["weights"]
         dimensions = self._dimensions(model, self._learnt["reference"], images)
-        return dimensions @ self._learnt["weights"] + self._learnt["offset"]
+        layers = dimensions.shape[1]
+        require(
+            layers == len(weights),
+            f"LIDDetector was fit on {len(weights)} layers, of another model. Received: {layers}.",
+        )
+        return dimensions @ weights + self._learnt["offset"]
 
     def get_config(self) -> dict[str, Any]:
         return {"neighbors": self.neighbors, "batch": self.batch}

@@ -16,7 +16,7 @@ _SHARED = ("model", "dataset", "threat", "seed", "batch_size", "total", "version
 
 
 def merge(reports: Iterable[Report]) -> Report:
-    """The report that one process would have written.
+    """The report that one process would have written; it warns if the shards were probed.
 
     Args:
         reports: of every shard of one evaluation, in any order.
@@ -44,7 +44,7 @@ def merge(reports: Iterable[Report]) -> Report:
         first,
         outcomes=outcomes,
         indices=joined(report.indices for report in parts.values()),
-        flags=warnings(Evidence(outcomes, first.probes, first.total)),
+        flags=warnings(Evidence(outcomes, first.probes, first.total)) if first.probes else [],
         shard="",
     )
 

@@ -115,9 +115,10 @@ def readout(features: np.ndarray, span: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _features(model: keras.Model) -> keras.Model:
-    """Images to the features `(B, D)` that are read out."""
+    """Images to the features `(B, D)` that are read out: the logits if there is no latent of known size."""
     images = keras.Input(model.input_shape[1:])
-    encoder = model.encoder if isinstance(model, LatentClassifier) else model
+    has_latent = isinstance(model, LatentClassifier) and None not in model.encoder.output_shape[1:]
+    encoder = model.encoder if has_latent else model
     return keras.Model(images, keras.layers.Flatten()(encoder(images)))
 
 

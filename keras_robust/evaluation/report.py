@@ -16,7 +16,6 @@ from keras_robust.errors import InputError
 from keras_robust.files import write_text
 
 CLEAN = "clean"  # the name of what is reported without an attack
-_DIGITS = 6  # of a distance in a file: pixels have 8 bits
 
 
 class Stage(NamedTuple):
@@ -251,7 +250,7 @@ def from_bits(text: str) -> np.ndarray:
 
 def to_numbers(values: np.ndarray) -> list[float | None]:
     """Numbers for JSON, which has no NaN."""
-    return [None if np.isnan(value) else round(float(value), _DIGITS) for value in values]
+    return [None if np.isnan(value) else float(value) for value in values]
 
 
 def from_numbers(numbers: list[float | None]) -> np.ndarray:

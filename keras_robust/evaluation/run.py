@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from keras_robust.models.precision import in_float32
 from keras_robust.models.valid import check_model
 from keras_robust.noise import Noise, reseed
 from keras_robust.threat import ThreatModel
-from keras_robust.validation import check_logits
+from keras_robust.validation import check_logits, check_seed
 from keras_robust.versions import versions
 from keras_robust.workers import Workers
 
@@ -96,6 +95,7 @@ def evaluate(
     ['clean', 'fgsm']
     """
     check_model(model)
+    seed = check_seed(seed)
     examples_from = dataset_of(model) if examples_from is None else examples_from
     require(
         isinstance(batch_size, int) and batch_size >= 1,
@@ -156,7 +156,7 @@ def evaluate(
     flags = warnings(Evidence(outcomes, probes, sum(map(len, rows.values())))) if checks else []
     indices = taken.indices[np.concatenate(list(rows.values()))]
     report = Report(outcomes, indices=indices, flags=flags, probes=probes, digests=digests, **stated)
-    return report if workers.count == 1 else _merged(workers, report, checks)
+    return report if workers.count == 1 else _merged(workers, report)
 
 
 def _called(model: keras.Model) -> str:
@@ -190,11 +190,10 @@ def _check_begun(where: Path, count: int) -> None:
     )
 
 
-def _merged(workers: Workers, report: Report, checks: bool) -> Report:
+def _merged(workers: Workers, report: Report) -> Report:
     """The report of all workers."""
     said = workers.exchange(json.dumps(report.to_dict()))
-    whole = merge(Report.from_dict(json.loads(text)) for text in said)
-    return whole if checks else replace(whole, flags=[])
+    return merge(Report.from_dict(json.loads(text)) for text in said)
 
 
 def _work(

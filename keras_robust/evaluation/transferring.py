@@ -23,8 +23,9 @@ from keras_robust.evaluation.protocols import by_protocol
 from keras_robust.evaluation.source import examples_of, threat_of
 from keras_robust.files import write_text
 from keras_robust.models.precision import in_float32
+from keras_robust.models.valid import check_model
 from keras_robust.noise import Noise, reseed
-from keras_robust.validation import check_logits
+from keras_robust.validation import check_logits, check_seed
 from keras_robust.versions import versions
 
 
@@ -164,6 +165,7 @@ def transfer(
     (2, 2)
     """
     _check_models(models)
+    seed = check_seed(seed)
     require(
         isinstance(batch_size, int) and batch_size >= 1,
         f"batch_size must be an integer >= 1. Received: {batch_size!r}.",
@@ -215,11 +217,8 @@ def _check_models(models: Any) -> None:
         isinstance(models, Mapping) and len(models) >= 2,
         f"Give two or more models by name, as a mapping. Received: {models!r}.",
     )
-    for name, model in models.items():
-        require(
-            isinstance(model, keras.Model) and model.built,
-            f"Each model must be a built keras.Model. Received as {name}: {model!r}.",
-        )
+    for model in models.values():
+        check_model(model)
     kinds = {name: (model.input_shape[1:], model.output_shape[-1]) for name, model in models.items()}
     stated = "; ".join(f"{name}: {shape} to {classes}" for name, (shape, classes) in kinds.items())
     require(

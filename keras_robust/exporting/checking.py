@@ -150,7 +150,7 @@ def check_export(
     >>> import keras
     >>> from keras_robust.exporting import export
     >>> model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
-    >>> path = export(model, "/tmp/digits.tflite")
+    >>> path = export(model, "digits.tflite")
     >>> x, y = np.random.default_rng(0).random((20, 8, 8, 1), np.float32), np.zeros(20, int)
     >>> check_export(path, model, x, y, attack=lambda model, x, y: 1 - x).agreement
     100.0

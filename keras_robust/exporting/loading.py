@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.errors import InputError, require
-from keras_robust.exporting.quiet import quiet
+from keras_robust.quiet import quiet
 from keras_robust.validation import check_images
 
 Classifier = Callable[[Any], np.ndarray]
@@ -33,7 +33,7 @@ def load_exported(path: str | Path) -> Classifier:
     >>> import keras
     >>> from keras_robust.exporting import export
     >>> model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
-    >>> classify = load_exported(export(model, "/tmp/digits.tflite"))
+    >>> classify = load_exported(export(model, "digits.tflite"))
     >>> classify(np.zeros((3, 8, 8, 1), np.float32)).shape
     (3, 10)
     """
@@ -62,15 +62,25 @@ def _load_saved_model(path: Path) -> Classifier:
     return classify
 
 
-def _load_tflite(path: Path) -> Classifier:
+def interpreter_class() -> Any:
+    """What runs a .tflite file.
+
+    Raises:
+        InputError: the LiteRT runtime is not installed.
+    """
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise InputError(
             'Running a .tflite file needs the LiteRT runtime: pip install "keras-robust[litert]"'
         ) from error
+    return Interpreter
+
+
+def _load_tflite(path: Path) -> Classifier:
+    runtime = interpreter_class()
     try:
-        interpreter = Interpreter(model_path=str(path))
+        interpreter = runtime(model_path=str(path))
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{path} is not a valid TFLite file: {error}") from error
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()

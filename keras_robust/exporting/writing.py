@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.errors import InputError, require, unknown_name
-from keras_robust.exporting.quiet import quiet
 from keras_robust.files import replacing
 from keras_robust.models.precision import in_float32
+from keras_robust.quiet import quiet
 from keras_robust.validation import check_images, check_logits
 
 QUANTIZATIONS = ("float16", "dynamic", "int8")
@@ -51,7 +51,7 @@ def export(
 
     >>> import keras
     >>> model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
-    >>> export(model, "/tmp/digits.tflite", quantize="float16").name
+    >>> export(model, "digits.tflite", quantize="float16").name
     'digits.tflite'
     """
     path = Path(path)

@@ -255,7 +255,7 @@ def _check_architecture(where: str, architecture: Mapping[str, Any]) -> None:
 def check_name(where: str, name: str) -> None:
     """Refuse a name that is not a plain file name."""
     require(
-        _NAME.fullmatch(name) is not None,
+        isinstance(name, str) and _NAME.fullmatch(name) is not None,
         f"{where}: name must be letters, digits, '_', '-' and '.', and begin with a letter or digit. "
         f"Received: {name!r}.",
     )
@@ -284,6 +284,8 @@ def _check_values(where: str, card: Card) -> None:
     _check_percent(f"{where}: results", card.results)
     for row in card.further:
         _check_percent(f"{where}: further", row["results"])
+    for name, variant in card.variants.items():
+        _check_percent(f"{where}: variants: {name}", (variant or {}).get("results") or {})
     for name in card.detectors:
         require(
             name != "model" and name not in card.companions,

@@ -114,12 +114,16 @@ def resolve(reference: str | os.PathLike[str]) -> Reference:
     A name in the zoo goes before a path.
 
     Raises:
-        InputError: neither a name in the zoo nor the path of a model.
+        InputError: neither a name in the zoo nor the path of a model, or a variant of what has no card.
     """
     text = os.fspath(reference)
     before, colon, variant = text.rpartition(":")
     for name, chosen in ((text, None), (before, variant)) if colon else ((text, None),):
         if (found := _resolved(name)) is not None:
+            require(
+                chosen is None or found.kind in ("zoo", "directory"),
+                f"Only what has a card has variants. Received: {text}.",
+            )
             return found._replace(variant=chosen)
     path = user_path(text)
     if path.exists():

@@ -139,8 +139,8 @@ def write(
         classifier: of the architecture on the card, in any dtype policy; kept in float32, or in float16 if
             that holds every weight as it is.
         card: its card; the `sha256` and `size` of every file are filled in.
-        detectors: detectors that were fit to the classifier, by the name of their file; what the card says
-            of them stays.
+        detectors: detectors that were fit to the classifier, by the name of their file, at least those that
+            the card names; what it says of them stays.
 
     Returns:
         The card as written.
@@ -151,6 +151,11 @@ def write(
     from keras_robust import detection
 
     directory = Path(directory)
+    guards = detectors or {}
+    require(
+        card.detectors.keys() <= guards.keys(),
+        f"{card.name}: the card names the detectors {sorted(card.detectors)}. Received: {sorted(guards)}.",
+    )
     kept = {"model": _kept(classifier, card), **getattr(classifier, "companions", {})}
     require(
         kept.keys() == {"model", *card.companions},
@@ -166,7 +171,7 @@ def write(
             pins[kind] = sha256_and_size(draft)
         companions = {kind: {**found, **pins[kind]} for kind, found in card.companions.items()}
         fitted = {}
-        for name, detector in (detectors or {}).items():
+        for name, detector in guards.items():
             draft = drafts.enter_context(replacing(directory / f"{name}.npz"))
             fitted[name] = {
                 **card.detectors.get(name, {}),

@@ -78,7 +78,10 @@ def test_as_float_scales_every_byte_exactly():
     every = np.arange(256, dtype=np.uint8).reshape(-1, 1, 1, 1)
     arrays = Arrays(every, np.zeros(256, np.int32)).as_float()
     np.testing.assert_array_equal(arrays.images.ravel(), (np.arange(256) / 255).astype(np.float32))
-    assert arrays.as_float() is arrays
+    own = arrays.as_float()
+    np.testing.assert_array_equal(own.images, arrays.images)
+    own.images[0], own.labels[0] = 1, 9
+    assert arrays.images[0] == 0 and arrays.labels[0] == 0
 
 
 @pytest.mark.parametrize(

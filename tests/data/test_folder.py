@@ -41,6 +41,16 @@ def test_a_flat_folder_is_split_once_and_for_all(flat):
     assert test.labels.tolist().count(0) == 2
 
 
+def test_hidden_directories_and_images_of_no_class_are_passed_over(flat):
+    write(flat / ".thumbnails" / "0.png", 1)
+    (flat / ".ipynb_checkpoints").mkdir()
+    write(flat / "README.png", 1, height=9)
+    info = data.info(f"folder:{flat}")
+    assert (info.image_shape, info.class_names) == ((6, 4, 3), ("cat", "dog"))
+    assert info.splits == {"train": 16, "test": 4}
+    assert len(data.load(f"folder:{flat}", "train").labels) == 16
+
+
 def test_train_and_test_subfolders_are_used(tmp_path):
     for split, value in (("train", 50), ("test", 200)):
         for name in ("cat", "dog"):

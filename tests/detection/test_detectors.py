@@ -1,16 +1,18 @@
 """Every registered detector keeps the promises of the base; entropy and ROC-AUC against other truths."""
 
+import keras
 import numpy as np
 import pytest
 from scipy import stats
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
+from keras_robust.analysis import detection
 from keras_robust.attacks import FGSM
 from keras_robust.attacks.predictions import predict_logits
-from keras_robust.detection import EntropyDetector, detectors, roc_auc
+from keras_robust.detection import EntropyDetector, detectors, load, roc_auc, save
 from keras_robust.errors import InputError
-from keras_robust.models import split
+from keras_robust.models import LatentClassifier, split
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,34 @@ def test_it_refuses_images_of_a_wrong_kind(name, guarded):
     detector = detectors[name]().fit(model, clean, adversarial, noisy, labels)
     with pytest.raises(InputError, match="wrong shape"):
         detector.score(model, clean[:, :4])
+
+
+@pytest.mark.parametrize("name", [name for name in detectors if name != "entropy"])
+def test_it_refuses_a_model_that_it_was_not_fit_on(name, guarded):
+    model, clean, adversarial, noisy, labels = guarded
+    detector = detectors[name]().fit(model, clean, adversarial, noisy, labels)
+    layers = keras.layers.Flatten(), keras.layers.Dense(7), keras.layers.Dense(10)
+    other = split(keras.Sequential([keras.Input((8, 8, 1)), *layers]), at=layers[1])
+    with pytest.raises(InputError, match="of another model"):
+        detector.score(other, clean)
+    with pytest.raises(InputError, match="of another model"):
+        detection(other, (clean, labels), {"none": never}, {name: detector}, only_right=False)
+
+
+def never(*_, **__):
+    raise AssertionError("An attack was made for nothing.")
+
+
+@pytest.mark.parametrize("name", detectors)
+def test_it_guards_a_classifier_of_points_and_comes_back_from_a_file(name, tmp_path):
+    points = np.random.default_rng(0).random((120, 2), "float32")
+    labels = (points[:, 0] > points[:, 1]).astype("int32")
+    encoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(5, activation="tanh")])
+    head = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
+    model = LatentClassifier(encoder, head)
+    detector = detectors[name]().fit(model, points, 1 - points, points, labels)
+    kept = load(save(detector, tmp_path / "detector.npz"))
+    np.testing.assert_array_equal(kept.score(model, points), detector.score(model, points))
 
 
 # ROC-AUC

@@ -7,23 +7,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from reports import without_seconds
 
 from keras_robust import data, models
-from keras_robust.attacks import FGSM, PGD, Attack, Square
+from keras_robust.attacks import DDN, FGSM, PGD, Attack, Square
 from keras_robust.errors import InputError
 from keras_robust.evaluation import evaluate
-from keras_robust.models import LatentClassifier
+from keras_robust.evaluation.masked import saturated
+from keras_robust.models import split
 from keras_robust.zoo import Card
 
 EPS = 0.1
-
-
-def found(report):
-    """All of a report but how long it took."""
-    values = report.to_dict()
-    for outcome in values["outcomes"].values():
-        del outcome["seconds"]
-    return values
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +82,7 @@ def test_attacks_run_on_all_examples_that_are_classified_rightly_and_on_no_other
 def test_a_dataset_by_name_is_its_test_set(digits_classifier):
     by_name = quiet(digits_classifier, "digits", "fgsm")
     by_hand = quiet(digits_classifier, data.load("digits", "test"), "fgsm")
-    assert {**found(by_name), "dataset": ""} == found(by_hand)
+    assert {**without_seconds(by_name), "dataset": ""} == without_seconds(by_hand)
     assert (by_name.dataset, by_name.examples) == ("digits", 360)
 
 
@@ -107,7 +101,7 @@ def test_a_subset_is_random_stated_and_repeats(digits_classifier, few):
 
 def test_a_seed_makes_the_report_repeat(digits_classifier, few):
     reports = [
-        found(quiet(digits_classifier, few, "pgd-2", "square-20", seed=seed, batch_size=32))
+        without_seconds(quiet(digits_classifier, few, "pgd-2", "square-20", seed=seed, batch_size=32))
         for seed in (1, 1, 2)
     ]
     assert reports[0] == reports[1]
@@ -152,7 +146,7 @@ def test_a_model_in_reduced_precision_is_evaluated_in_float32(few):
     reduced = models.build("small_cnn", filters=4, hidden=8, dtype="mixed_bfloat16")
     full = models.build("small_cnn", filters=4, hidden=8)
     full.set_weights(reduced.get_weights())
-    reports = [found(quiet(model, few, "pgd-3")) for model in (reduced, full)]
+    reports = [without_seconds(quiet(model, few, "pgd-3")) for model in (reduced, full)]
     assert reports[0]["outcomes"] == reports[1]["outcomes"]
     assert any(layer.compute_dtype == "bfloat16" for layer in reduced._flatten_layers())
 
@@ -186,17 +180,13 @@ def test_progress_is_told_on_standard_error_only(digits_classifier, few, capfd, 
 # Signs of masking
 
 
-def masked(classifier):
-    """The same decisions from logits so large that the softmax saturates and its gradient is zero."""
-    return LatentClassifier(classifier, keras.Sequential([keras.Input((10,)), layers.Rescaling(1e4)]))
-
-
 def test_hidden_gradients_are_flagged_and_honest_ones_are_not(digits_classifier, digits):
     images, labels = digits
+    honest = split(digits_classifier, at=digits_classifier.layers[0])
     attacks = {"pgd": PGD(eps=EPS, steps=10), "square": Square(eps=EPS, queries=200)}
     reports = {
         kind: evaluate(model, (images[:200], labels[:200]), attacks, eps=EPS, progress=False)
-        for kind, model in {"honest": digits_classifier, "masked": masked(digits_classifier)}.items()
+        for kind, model in {"honest": honest, "masked": saturated(honest)}.items()
     }
     honest, hidden = reports["honest"], reports["masked"]
     assert honest.accuracy["clean"] == hidden.accuracy["clean"]
@@ -208,7 +198,8 @@ def test_hidden_gradients_are_flagged_and_honest_ones_are_not(digits_classifier,
 
 
 def test_checks_may_be_left_out(digits_classifier, few):
-    report = quiet(masked(digits_classifier), few, "pgd-5", "square-100", checks=False)
+    hidden = saturated(split(digits_classifier, at=digits_classifier.layers[0]))
+    report = quiet(hidden, few, "pgd-5", "square-100", checks=False)
     assert report.flags == [] and report.probes == {}
 
 
@@ -277,14 +268,47 @@ def test_bad_images_and_labels_are_told(digits_classifier, few, images, labels, 
 
 def test_tensors_and_lists_are_taken(digits_classifier, few):
     images, labels = few
-    expected = found(quiet(digits_classifier, few, FGSM(eps=EPS)))
-    assert (
-        found(quiet(digits_classifier, (tf.constant(images), tf.constant(labels)), FGSM(eps=EPS))) == expected
-    )
-    assert found(quiet(digits_classifier, [images.tolist(), labels.tolist()], FGSM(eps=EPS))) == expected
+    kinds = few, (tf.constant(images), tf.constant(labels)), [images.tolist(), labels.tolist()]
+    expected, *others = (without_seconds(quiet(digits_classifier, kind, FGSM(eps=EPS))) for kind in kinds)
+    assert others == [expected] * 2
     assert quiet(digits_classifier, few, "fgsm", eps=np.float32(EPS)).to_dict()["threat"][
         "eps"
     ] == np.float32(EPS)
+
+
+class Neighbour(DDN):
+    """Shows every image as the one before it."""
+
+    def run(self, model, images, labels, targets=None, *, key):
+        return np.roll(images, 1, axis=0)
+
+
+def test_distances_and_what_they_leave_are_those_of_the_definition(digits_classifier, few):
+    images, labels = few
+    kernel, bias = digits_classifier.get_weights()
+
+    def right(images, labels):
+        return (images.reshape(len(images), -1) @ kernel + bias).argmax(-1) == labels
+
+    clean = right(images, labels)
+    moved = np.roll(images[clean], 1, axis=0)
+    wrong, delta = ~right(moved, labels[clean]), (moved - images[clean]).reshape(-1, 64)
+    expected = {
+        "linf": np.abs(delta).max(1),
+        "l2": np.linalg.norm(delta, axis=1),
+        "rms": np.linalg.norm(delta, axis=1) / 8,
+    }
+    radius = float(np.median(expected["l2"]))
+    asked = {"norm": "l2", "eps": radius, "checks": False, "progress": False}
+    outcome = evaluate(digits_classifier, few, {"neighbour": Neighbour()}, **asked).outcomes["neighbour"]
+    np.testing.assert_array_equal(outcome.correct[clean], ~(wrong & (expected["l2"] <= radius)))
+    assert not outcome.correct[~clean].any() and 0 < outcome.correct[clean].sum() < wrong.sum()
+    for name, values in expected.items():
+        found = outcome.distances[name]
+        np.testing.assert_allclose(found[clean], np.where(wrong, values, np.nan), rtol=1e-5)
+        assert np.isnan(found[~clean]).all()
+        summary = {"mean": values[wrong].mean(), "median": np.median(values[wrong])}
+        assert outcome.distance_summary[name] == pytest.approx(summary, rel=1e-5)
 
 
 def test_a_minimum_norm_attack_that_finds_nothing_leaves_all_standing(few):
@@ -298,8 +322,9 @@ def test_a_minimum_norm_attack_that_finds_nothing_leaves_all_standing(few):
 
 
 def test_a_card_says_what_to_evaluate_on(digits_classifier):
-    object.__setattr__(digits_classifier, "card", Card("mine", {}, dataset="digits"))
-    assert quiet(digits_classifier, None, "fgsm", examples=20).dataset == "digits"
+    model = keras.models.clone_model(digits_classifier)
+    object.__setattr__(model, "card", Card("mine", {}, dataset="digits"))
+    assert quiet(model, None, "fgsm", examples=20).dataset == "digits"
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -317,7 +342,7 @@ class Jitter(layers.Layer):
 def test_a_classifier_that_draws_noise_gives_the_same_report_again(digits_classifier, few):
     images = keras.Input((8, 8, 1))
     jittery = keras.Model(images, digits_classifier(Jitter()(images)))
-    reports = [found(quiet(jittery, few, "pgd-3", "square-20", batch_size=50)) for _ in range(2)]
+    reports = [without_seconds(quiet(jittery, few, "pgd-3", "square-20", batch_size=50)) for _ in range(2)]
     assert reports[0] == reports[1]
-    other = found(quiet(jittery, few, "pgd-3", "square-20", batch_size=50, seed=1))
+    other = without_seconds(quiet(jittery, few, "pgd-3", "square-20", batch_size=50, seed=1))
     assert other["outcomes"] != reports[0]["outcomes"]

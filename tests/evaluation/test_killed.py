@@ -1,6 +1,5 @@
 """The command killed with SIGKILL and called again ends with the report of one that was left alone."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -8,8 +7,10 @@ import time
 
 import pytest
 from click.testing import CliRunner
+from reports import without_seconds
 
 from keras_robust.cli import main
+from keras_robust.evaluation import Report
 from keras_robust.evaluation.ledger import LEDGER
 
 COMMAND = ["evaluate", "at_digits", "--attack", "pgd-10", "--attack", "square-1000"]
@@ -21,10 +22,7 @@ def report(directory, *options):
     result = CliRunner().invoke(main, [*COMMAND, *SIZES, "--out", str(directory), *options])
     assert result.exit_code == 0, result.output
     (path,) = directory.glob("*.json")
-    values = json.loads(path.read_text())
-    for outcome in values["outcomes"].values():
-        del outcome["seconds"]
-    return values
+    return without_seconds(Report.from_json(path))
 
 
 def lines(path):

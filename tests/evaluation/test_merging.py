@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reports import without_seconds
 
-from keras_robust.attacks import PGD, Square
+from keras_robust.attacks import DDN, PGD, Square
 from keras_robust.attacks.sequence import Sequence
 from keras_robust.errors import InputError
 from keras_robust.evaluation import Report, evaluate, merge
@@ -23,7 +23,7 @@ class Two(Sequence):
         return {"pgd": PGD(eps=self.eps, steps=2), "square": Square(eps=self.eps, queries=20)}
 
 
-ATTACKS = {"pgd": PGD(eps=EPS, steps=2), "two": Two(eps=EPS)}
+ATTACKS = {"pgd": PGD(eps=EPS, steps=2), "two": Two(eps=EPS), "ddn": DDN(steps=5)}
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 9))
@@ -63,6 +63,13 @@ def test_merged_shards_are_the_report_of_one_process(reports, tmp_path):
     assert without_seconds(merged) == without_seconds(whole)
     assert whole.outcomes["two"].stages.keys() == {"pgd", "square"}
     assert merged.outcomes["pgd"].seconds == pytest.approx(sum(s.outcomes["pgd"].seconds for s in shards))
+
+
+def test_shards_that_were_not_probed_are_merged_without_warnings(reports):
+    whole, shards = reports
+    silent = [replace(shard, flags=[], probes={}) for shard in shards]
+    loud = replace(shards[0], probes={**whole.probes, "zero_gradients": 100.0})
+    assert merge([loud, *shards[1:]]).flags and not merge(silent).flags
 
 
 def test_a_single_report_is_merged_with_itself(reports):

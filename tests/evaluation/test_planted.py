@@ -1,5 +1,6 @@
 """The binarization test: its readout, what it plants, and which attacks pass."""
 
+import random
 from dataclasses import dataclass, field
 
 import keras
@@ -51,6 +52,14 @@ def test_hidden_gradients_fail_where_a_search_finds(hide, honest, images):
     searched = planted_success(masked, images, THREAT, Square(eps=0.15, queries=250), examples=8)
     assert stuck.found < 0.3 and searched.found > 0.8
     assert (stuck.random, stuck.images) == (searched.random, searched.images)
+
+
+def test_a_latent_of_free_size_is_passed_over_for_the_logits():
+    random.seed(0)
+    free = [keras.Input((None, None, 1)), layers.Conv2D(40, 3, name="map"), layers.GlobalAveragePooling2D()]
+    model = models.split(keras.Sequential([*free, layers.Dense(30)]), at="map")
+    images = np.random.default_rng(0).random((4, 8, 8, 1), "float32")
+    assert planted_success(model, images, THREAT, PGD(eps=0.15), examples=4).images > 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -172,14 +172,22 @@ def build(shape, classes, activation=None):
     return keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(classes, activation)])
 
 
+def two_inputs():
+    images = [keras.Input((8, 8, 1)) for _ in range(2)]
+    return keras.Model(images, layers.Dense(10)(layers.Flatten()(layers.Add()(images))))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"models": {}}, "Give two or more models by name"),
         ({"models": ["at_mnist"]}, "Give two or more models by name"),
         ({"second": None}, "Give two or more models by name"),
-        ({"second": "at_digits"}, "Each model must be a built keras.Model. Received as b: 'at_digits'"),
-        ({"second": keras.Sequential([layers.Dense(3)])}, "Each model must be a built keras.Model"),
+        ({"second": "at_digits"}, "must be a built keras.Model. Received: 'at_digits'"),
+        ({"second": keras.Sequential([layers.Dense(3)])}, "must be a built keras.Model"),
+        ({"second": two_inputs()}, "must have one input and one output"),
+        ({"seed": -1}, "seed must be an integer >= 0. Received: -1"),
+        ({"seed": 1.5}, "seed must be an integer >= 0. Received: 1.5"),
         ({"second": build((8, 8, 3), 10)}, "a: (8, 8, 1) to 10; b: (8, 8, 3) to 10"),
         ({"second": build((8, 8, 1), 5)}, "the same number of classes"),
         ({"second": build((8, 8, 1), 10, "softmax")}, "outputs probabilities where logits"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from small_nets import convolutional, push_down
 
+from keras_robust.attacks import FGSM, PGD
 from keras_robust.errors import InputError
 from keras_robust.exporting import QUANTIZATIONS, ExportCheck, ExportCheckError, check_export, load_exported
 from keras_robust.exporting.checking import MIN_AGREEMENT
@@ -21,8 +22,11 @@ def test_a_trained_classifier_passes_the_check(exports, model, digits, precision
 
 
 def test_the_default_attack_is_pgd(exports, model, digits):
-    check = check_export(exports["float32"], model, digits[0][:100], digits[1][:100], eps=0.2)
+    given = exports["float32"], model, digits[0][:100], digits[1][:100]
+    check = check_export(*given, eps=0.2)
     assert check.robust_accuracy < check.clean_accuracy - 10
+    assert check == check_export(*given, attack=PGD(eps=0.2, steps=20))
+    assert check != check_export(*given, attack=FGSM(eps=0.2))
 
 
 def test_the_numbers_are_those_of_the_definition(exports, model, digits):

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
+from limits import full_disk
 from small_nets import convolutional
 
 from keras_robust.errors import InputError
@@ -33,13 +33,8 @@ def test_an_unwritable_place_is_refused(tmp_path, model, name):
 def test_a_full_disk_leaves_the_earlier_export_in_place(tmp_path, model, digits, name):
     path = export(model, tmp_path / name)
     before = load_exported(path)(digits[0][:5])
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(InputError, match="Cannot write"):
-            export(convolutional(), path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with full_disk(4096), pytest.raises(InputError, match="Cannot write"):
+        export(convolutional(), path)
     np.testing.assert_array_equal(load_exported(path)(digits[0][:5]), before)
     assert list(tmp_path.iterdir()) == [path]
 

@@ -16,6 +16,9 @@ def test_a_card_survives_writing_and_reading(tmp_path):
     assert (card.input_shape, card.num_classes, card.norm) == ((8, 8, 1), 10, "linf")
 
 
+PIN = {key: CARD_VALUES[key] for key in ("sha256", "size")}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -39,6 +42,11 @@ def test_a_card_survives_writing_and_reading(tmp_path):
         ({"url": "ftp://host/file"}, "url must begin with http://, https://, file://.*Received: 'ftp:"),
         ({"name": "../mine"}, "name must be letters.*Received: '../mine'"),
         ({"name": 7}, "name must be text. Received: 7"),
+        ({"companions": {1: {"architecture": {}, **PIN}}}, "name must be letters.*Received: 1"),
+        (
+            {"variants": {"imt": {"wrapper": {}, "results": {"pgd": 140}}}},
+            "imt: pgd .*Received: 140",
+        ),
     ],
 )
 def test_a_card_says_which_value_is_wrong(tmp_path, changes, message):

@@ -96,6 +96,8 @@ def test_references(entry, tmp_path, classifier, monkeypatch):
 
 def test_open_keras_file(classifier, tmp_path):
     classifier.save(tmp_path / "m.keras")
+    with pytest.raises(InputError, match=r"variants. Received: .*m.keras:imt\."):
+        zoo.open_model(f"{tmp_path / 'm.keras'}:imt")
     model, card = zoo.open_model(tmp_path / "m.keras")
     assert card is None
     np.testing.assert_array_equal(model(IMAGES), classifier(IMAGES))

@@ -153,6 +153,8 @@ def test_a_detector_is_kept_with_its_classifier(guarded, classifier):
     entry, guard = guarded
     card = Card.read(entry / "card.yaml")
     assert card.detectors["er1"]["results"] == {"fgsm acc_com": 50.0}
+    with pytest.raises(InputError, match=r"names the detectors \['er1'\]. Received: \[\]"):
+        zoo.write(entry, classifier, card)
     assert card.files["er1"].file == "er1.npz"
     kept = zoo.detector(entry, "er1")
     np.testing.assert_allclose(kept.score(classifier, images()), guard.score(classifier, images()))

@@ -6,21 +6,11 @@ import os
 import matplotlib.image
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from invoked import krobust
 from small_runs import finished_run, moons_run
 
 from keras_robust import analysis, attacks, data, models, zoo
-from keras_robust.cli import main
 from keras_robust.cli.analyze import analyze
-
-
-def krobust(*arguments, exit_code=0):
-    """What a command prints; the test fails if it ends otherwise than expected."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == exit_code, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
-    return result.output
-
 
 ON_A_MODEL = ("--attack", "fgsm", "--examples", 40, "--seed", 3)
 COMMANDS = {
@@ -48,6 +38,18 @@ def test_it_prints_a_table_and_writes_a_picture_with_its_numbers(name, tmp_path)
     assert matplotlib.image.imread(tmp_path / "new" / f"{name}.png").std() > 0, "something is drawn"
     header, *rows = csv.reader((tmp_path / "new" / f"{name}.csv").open())
     assert rows and all(len(row) == len(header) for row in rows)
+
+
+def test_options_reach_the_function(tmp_path, monkeypatch):
+    clusters, asked = analysis.clusters, {}
+    monkeypatch.setattr(analysis, "clusters", lambda *given, **to: asked.update(to) or clusters(*given, **to))
+    krobust("analyze", "clusters", finished_run(), *ON_A_MODEL, "--clusters", 3)
+    assert asked == {"count": 3, "seed": 3}
+    axes = [tmp_path / "rademacher", tmp_path / "orthogonal"]
+    for out in axes:
+        krobust("analyze", "surface", finished_run(), *ON_A_MODEL, "--second", out.name, "--out", out)
+    first, second = ((out / "surface.csv").read_text() for out in axes)
+    assert first != second
 
 
 def test_the_numbers_are_those_of_the_function():

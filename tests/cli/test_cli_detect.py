@@ -6,20 +6,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 import tensorflow as tf
-from click.testing import CliRunner
+from invoked import krobust
 from small_runs import finished_run
 
 from keras_robust import data, detection, zoo
-from keras_robust.cli import main
 
 QUICK = ("--examples", 300, "--attack", "fgsm", "--eps", 0.3)
-
-
-def krobust(*arguments, exit_code=0):
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == exit_code, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
-    return result.output
 
 
 def test_it_prints_a_table_keeps_detectors_and_serves_the_first(tmp_path):
@@ -44,11 +36,6 @@ def test_it_attacks_the_detector_too():
     asked = ("--detector", "er1", "--detector", "lid", "--bandwidth", 0.5, "--adaptive", "pgd-3")
     text = krobust("detect", "at_digits", *QUICK, *asked, "--familiar")
     assert "evading" in text and "note: lid has no gradient" in text
-
-
-def test_help_has_examples():
-    text = krobust("detect", "--help")
-    assert "krobust detect at_mnist --attack pgd-40" in text and "--fitted" in text
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,10 @@ import json
 
 import matplotlib.image
 import pytest
-from click.testing import CliRunner
+from invoked import krobust
 from small_runs import finished_run
 
 from keras_robust import evaluation, models, recipes, zoo
-from keras_robust.cli import main
-
-
-def krobust(*arguments, exit_code=0):
-    """What a command prints; the test fails if it ends otherwise than expected."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == exit_code, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
-    return result.output
 
 
 @pytest.fixture(scope="module", autouse=True)

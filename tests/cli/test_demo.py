@@ -1,13 +1,14 @@
 """The demo, with runs of a few steps."""
 
 import json
+import sys
 
 import pytest
-from click.testing import CliRunner
+from invoked import krobust
 from small_runs import SMALL
 
 from keras_robust import exporting, models, recipes, zoo
-from keras_robust.cli import demo, main
+from keras_robust.cli import demo
 
 FILES = [
     "accuracy_vs_eps.csv",
@@ -18,6 +19,12 @@ FILES = [
     "robust.tflite",
     "undefended.json",
 ]
+
+
+def test_what_the_end_needs_is_missed_at_the_start(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    text = krobust("demo", "--out", tmp_path / "demo", exit_code=2)
+    assert "keras-robust[litert]" in text and "Training" not in text
 
 
 def test_the_demo_goes_the_whole_way(tmp_path, monkeypatch):
@@ -31,14 +38,13 @@ def test_the_demo_goes_the_whole_way(tmp_path, monkeypatch):
     monkeypatch.setitem(exporting.checking.MIN_AGREEMENT, "int8", 0.0)  # the networks have learnt little
     monkeypatch.setattr(exporting.checking, "MAX_ROBUST_GAP", 100.0)
     out = tmp_path / "demo"
-    result = CliRunner().invoke(main, ["demo", "--out", str(out)])
-    assert result.exit_code == 0, result.output
+    text = krobust("demo", "--out", out)
     assert sorted(path.name for path in out.iterdir()) == FILES
     for twin in ("undefended", "robust"):
         report = json.loads((out / f"{twin}.json").read_text())
         assert list(report["accuracy"]) == ["clean", "fgsm", "square-5"]
         numbers = [f"{value:.1f}" for value in (*report["accuracy"].values(), report["worst_case"])]
-        rows = [line for line in result.output.splitlines() if line.startswith(f"│ {twin} ")]
+        rows = [line for line in text.splitlines() if line.startswith(f"│ {twin} ")]
         assert any(all(number in row for number in numbers) for row in rows)
-    assert "Loaded mine from the zoo: images (8, 8, 1) to 10 logits." in result.output
-    assert "mine: " in result.output
+    assert "Loaded mine from the zoo: images (8, 8, 1) to 10 logits." in text
+    assert "mine: " in text

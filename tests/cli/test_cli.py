@@ -5,27 +5,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
+from invoked import krobust
+from reports import without_seconds
 from small_runs import SMALL, finished_run
 
 from keras_robust import evaluation, models, recipes, zoo
-from keras_robust.cli import main
+from keras_robust.cli import main, output
 from keras_robust.exporting import load_exported
 
-ROOT = Path(__file__).parents[1]
-
-
-def krobust(*arguments, exit_code=0):
-    """What a command prints; the test fails if it ends otherwise than expected."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == exit_code, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
-    return result.output
+ROOT = Path(__file__).parents[2]
 
 
 def in_process(code_or_arguments):
@@ -122,7 +116,9 @@ def test_an_altered_entry_fails(tmp_path, monkeypatch, entry):
     monkeypatch.setenv("KERAS_ROBUST_ZOO", str(tmp_path))
     altered = zoo.save(models.build("small_cnn", filters=2, hidden=4), "altered") / "model.weights.h5"
     altered.write_bytes(altered.read_bytes()[:-1] + b"x")
-    assert "altered" in krobust("zoo", "verify", "altered", exit_code=2)
+    zoo.save(models.build("small_cnn", filters=2, hidden=4), "whole")
+    text = krobust("zoo", "verify", exit_code=2)
+    assert "altered" in text and "whole: ok" in text, "one does not hide the others"
 
 
 def test_recipes():
@@ -171,6 +167,34 @@ def test_evaluate_tells_of_masking(monkeypatch):
     monkeypatch.setitem(evaluation.checks._entries, "always", lambda evidence: "the number may not hold")
     text = krobust("evaluate", finished_run(), "--attack", "fgsm", "--examples", 5)
     assert "warning: the number may not hold" in text
+
+
+def test_a_step_size_is_that_of_gradient_attacks(tmp_path):
+    asked = ("--attack", "pgd-2", "--examples", 5, "--step-size", 0.03, "--out", tmp_path)
+    krobust("evaluate", finished_run(), *asked)
+    outcome = evaluation.Report.from_json(tmp_path / "report.json").outcomes["pgd-2"]
+    assert outcome.options["step_size"] == 0.03
+
+
+def test_shards_are_merged_and_a_missing_one_is_told(tmp_path):
+    asked = ("evaluate", finished_run(), "--attack", "fgsm", "--examples", 40, "--batch", 10)
+    shards = [tmp_path / f"shard{number}" for number in (1, 2)]
+    for number, shard in enumerate(shards, start=1):
+        krobust(*asked, "--shard", f"{number}/2", "--out", shard)
+    whole, merged = tmp_path / "whole", tmp_path / "merged"
+    krobust(*asked, "--out", whole)
+    assert f"Wrote {merged / 'report.json'}" in krobust("merge", *shards, "--out", merged)
+    reports = [evaluation.Report.from_json(place / "report.json") for place in (merged, whole)]
+    assert without_seconds(reports[0]) == without_seconds(reports[1])
+    text = krobust("merge", shards[1], "--out", tmp_path / "half", exit_code=2)
+    assert "Missing: 1/2" in text and not (tmp_path / "half").exists()
+    (tmp_path / "other.json").write_text("[]")
+    assert "other.json" in krobust("merge", shards[0], tmp_path / "other.json", "--out", whole, exit_code=2)
+
+
+def test_a_warning_is_printed_as_it_is(capsys):
+    output.print_report(SimpleNamespace(table=str, flags=["pgd [/x] leaves [4 0] of [bold]"]))
+    assert "pgd [/x] leaves [4 0] of [bold]" in capsys.readouterr().out
 
 
 def test_a_keras_file_needs_a_dataset_and_a_radius(tmp_path):
