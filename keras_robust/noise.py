@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 _PRIME = 2**31 - 1
@@ -16,11 +19,25 @@ def reseed(model: keras.Model, noise: Noise) -> None:
 
     Nothing is done to a function in the place of a model.
     """
-    states = [
-        variable for variable in getattr(model, "variables", []) if variable.name == "seed_generator_state"
-    ]
-    for index, state in enumerate(states):
+    for index, state in enumerate(_states(model)):
         state.assign(tf.cast(noise.fold(index).seed(), state.dtype))
+
+
+@contextmanager
+def reseeded(model: keras.Model, noise: Noise) -> Iterator[None]:
+    """Within it the layers of `model` draw from `noise`; then they go on with what they would have drawn."""
+    before = [np.array(state) for state in _states(model)]
+    reseed(model, noise)
+    try:
+        yield
+    finally:
+        for state, value in zip(_states(model), before, strict=True):
+            state.assign(value)
+
+
+def _states(model: keras.Model) -> list[keras.Variable]:
+    variables = getattr(model, "variables", [])
+    return [variable for variable in variables if variable.name == "seed_generator_state"]
 
 
 class Noise:

@@ -24,12 +24,13 @@ def drops(
     learning_rate: float, steps: int, epochs: int, at: Sequence[float] = (0.5, 0.75), factor: float = 0.1
 ) -> Any:
     """Multiply the learning rate by `factor` at each epoch in `at` (shares of all epochs if below 1)."""
+    counted = [epoch * epochs if epoch < 1 else epoch for epoch in at]
     require(
-        list(at) == sorted(at) and all(epoch > 0 for epoch in at),
-        f"drops.at must be rising positive epochs. Received: {list(at)}.",
+        counted == sorted(counted) and all(epoch > 0 for epoch in counted) and len(counted) > 0,
+        f"drops.at must be rising positive epochs, at least one. Received: {list(at)} of {epochs} epochs.",
     )
     # Keras changes the rate after a boundary, not at it.
-    boundaries = [round((epoch * epochs if epoch < 1 else epoch) * steps) - 1 for epoch in at]
+    boundaries = [round(epoch * steps) - 1 for epoch in counted]
     values = [learning_rate * factor**count for count in range(len(boundaries) + 1)]
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
 

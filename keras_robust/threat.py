@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from keras import ops
@@ -108,8 +110,13 @@ class ThreatModel:
                 self.eps == math.inf or (is_finite(self.eps) and self.eps >= 0),
                 f"eps must be a finite number >= 0 in image units, or inf. Received: eps={self.eps!r}.",
             )
-        low, high = self.bounds
-        require(low < high, f"bounds must be (low, high) with low < high. Received: bounds={self.bounds}.")
+        require(
+            isinstance(self.bounds, Sequence)
+            and len(self.bounds) == 2
+            and all(isinstance(bound, Real) for bound in self.bounds)
+            and self.bounds[0] < self.bounds[1],
+            f"bounds must be (low, high) with low < high. Received: bounds={self.bounds!r}.",
+        )
 
     @property
     def _norm(self) -> Any:

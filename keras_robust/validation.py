@@ -6,8 +6,8 @@ one dtype that the rest of the package works with.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -137,9 +137,12 @@ def check_seed(seed: Any) -> int:
     >>> check_seed(np.int64(3))
     3
     """
-    valid = isinstance(seed, Integral) and seed >= 0
-    require(valid, f"seed must be an integer >= 0. Received: {seed!r}.")
-    return int(seed)
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    require(number >= 0, f"seed must be an integer >= 0. Received: {seed!r}.")
+    return number
 
 
 def _as_array(values: Any, what: str) -> np.ndarray:

@@ -51,8 +51,10 @@ def test_one_cycle_rises_in_a_line_and_falls_as_a_cosine(warmup):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("drops", {"at": [3, 2]}, "rising positive epochs. Received: [3, 2]"),
+        ("drops", {"at": [3, 2]}, "rising positive epochs, at least one. Received: [3, 2]"),
         ("drops", {"at": [0, 2]}, "Received: [0, 2]"),
+        ("drops", {"at": []}, "at least one. Received: []"),
+        ("drops", {"at": [0.75, 2]}, "Received: [0.75, 2] of 20 epochs"),
         ("one_cycle", {"warmup": 1.0}, "a share in [0, 1). Received: 1.0"),
         ("one_cycle", {"warmup": -0.1}, "Received: -0.1"),
     ],

@@ -149,6 +149,9 @@ def test_other_bounds():
         ({"eps": "0.3"}, "eps must be a finite number.*'0.3'"),
         ({"eps": None}, "eps must be a finite number"),
         ({"bounds": (1, 0)}, "low < high"),
+        ({"bounds": 1.0}, "low < high.*bounds=1.0"),
+        ({"bounds": [0]}, "low < high"),
+        ({"bounds": ("0", "1")}, "low < high"),
     ],
 )
 def test_bad_input(options, message):

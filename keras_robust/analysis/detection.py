@@ -180,9 +180,9 @@ def detection(
         len(first) > 1 and len(second) > 0,
         f"Too few examples to fit on and to judge on. Received: {len(images)} that the model gets right.",
     )
-    for detector in detectors.values():
-        if detector.threshold is not None:
-            detector.score(model, images[:1])  # that it is not of another model is known before the attacks
+    for guard in detectors.values():
+        if guard.threshold is not None:
+            guard.score(model, images[:1])  # that it is not of another model is known before the attacks
     rows = []
     with bars(progress) as begin:
         inputs = {

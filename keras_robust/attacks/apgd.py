@@ -159,6 +159,10 @@ class APGD(RepeatedAttack):
         """The objective that is climbed."""
         return get_objective(self.loss)
 
+    @property
+    def least_classes(self) -> int:
+        return self.objective.least_classes(self.has_targets)
+
     def perturb(self, model: keras.Model, images: Any, labels: Any, noise: Noise, targets: Any = None) -> Any:
         """Images of highest objective inside a graph, for use in a training step; no example leaves early."""
         objective = self.objective

@@ -12,10 +12,10 @@ import numpy as np
 from keras_robust.errors import require, unknown_name
 from keras_robust.models.precision import bfloat16_copy
 from keras_robust.models.valid import check_model
-from keras_robust.noise import Noise, reseed
+from keras_robust.noise import Noise, reseeded
 from keras_robust.registry import Registry
 from keras_robust.threat import NORMS, ThreatModel
-from keras_robust.validation import check_images, check_labels
+from keras_robust.validation import check_images, check_labels, check_seed
 
 attacks: Registry[type[Attack]] = Registry("attack")
 
@@ -50,8 +50,8 @@ class Attack:
     variant: ClassVar[str | None] = None  # the option that a word in a short name sets: "autoattack-fast"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bounds", tuple(self.bounds))
         self.threat  # noqa: B018 (validates eps, norm and bounds)
+        object.__setattr__(self, "bounds", tuple(self.bounds))
         require(self.minimal or self.eps != math.inf, "eps must be a finite number. Received: eps=inf.")
         require(
             self.norm in self.norms,
@@ -80,6 +80,11 @@ class Attack:
     def stages(self) -> dict[str, Attack]:
         """The attacks that it makes in turn on what still stands, by name; just itself for most."""
         return {"": self}
+
+    @property
+    def least_classes(self) -> int:
+        """How many classes a model must know at least."""
+        return 2
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -116,13 +121,14 @@ class Attack:
 
         Raises:
             InputError: images or labels of a wrong kind, shape or range, or a model that is not built or
-                outputs probabilities.
+                outputs probabilities, or knows too few classes for the attack.
         """
         require(
             isinstance(batch_size, int) and batch_size >= 1,
             f"batch_size must be an integer >= 1. Received: batch_size={batch_size!r}.",
         )
-        check_model(model)
+        seed = check_seed(seed)
+        self.check(model)
         images = self._within_bounds(check_images(images, shape=model.input_shape[1:]))
         labels = check_labels(labels, num_classes=model.output_shape[-1], length=len(images))
         self._check_targets(targets)
@@ -146,8 +152,22 @@ class Attack:
     ) -> np.ndarray:
         """`__call__` on one batch of checked arrays; all randomness is a function of `key`."""
         searched = self._searched(model)
-        reseed(searched, Noise(key).fold(_LAYERS))
-        return np.asarray(self._run(searched, images, labels, targets, key))
+        with reseeded(searched, Noise(key).fold(_LAYERS)):
+            return np.asarray(self._run(searched, images, labels, targets, key))
+
+    def check(self, model: keras.Model) -> None:
+        """Refuse a model that it cannot be made on, without a pass through it.
+
+        Raises:
+            InputError: see `__call__`.
+        """
+        check_model(model)
+        classes = model.output_shape[-1]
+        require(
+            classes >= self.least_classes,
+            f"{type(self).__name__} is for {self.least_classes} classes or more. "
+            f"Received: a model of {classes}.",
+        )
 
     def _searched(self, model: keras.Model) -> keras.Model:
         return model if self.search_dtype == "float32" else bfloat16_copy(model)

@@ -122,6 +122,9 @@ class OnCosines(Objective):
     def coupled(self) -> bool:  # type: ignore[override]
         return self.objective.coupled
 
+    def least_classes(self, targeted: bool) -> int:
+        return self.objective.least_classes(targeted)
+
     @property
     def label(self) -> str:
         return f"{self.objective.label} on cosines"

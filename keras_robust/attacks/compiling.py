@@ -24,8 +24,8 @@ def compiled(
     """
     graphs = kept_on(model, _GRAPHS, dict)
     jit = use_jit(jit_compile)
-    shapes = tuple(tuple(spec.shape) for spec in tf.nest.flatten(signature))
-    kind = (key, shapes, jit)
+    arguments = tuple((tuple(spec.shape), spec.dtype) for spec in tf.nest.flatten(signature))
+    kind = (key, arguments, jit)
     if kind not in graphs:
         function = tf.function(build(), input_signature=signature, jit_compile=jit, autograph=False)
         graphs[kind] = function.get_concrete_function()
@@ -39,12 +39,13 @@ def on_rows(
     batch: tuple,
     numbers: tuple[np.generic | np.ndarray, ...],
     jit_compile: bool | str,
+    coupled: bool = False,
 ) -> Any:
     """Call the graph of `model` under `key` with `(*batch, *numbers)`.
 
     `batch` is a nested structure of arrays and tensors with one row per example, of which any number may
-    come; under XLA it is padded to a power of two, so that few sizes are compiled. `numbers` have no
-    example axis. The result is a nested structure of rows, as many as came.
+    come; under XLA it is padded to a power of two, so that few sizes are compiled, unless the examples are
+    `coupled`. `numbers` have no example axis. The result is a nested structure of rows, as many as came.
     """
     batch = tf.nest.map_structure(tf.convert_to_tensor, batch)
     count = len(tf.nest.flatten(batch)[0])
@@ -53,7 +54,9 @@ def on_rows(
         *[tf.TensorSpec([None] * np.ndim(number), number.dtype) for number in numbers],
     )
     function = compiled(model, key, build, signature, jit_compile)
-    rows = padded(np.arange(count), jit_compile)
+    rows = np.arange(count)
+    if use_jit(jit_compile) and not coupled:
+        rows = np.resize(rows, 1 << (count - 1).bit_length())
     return gather(function(*gather(batch, rows), *numbers), np.arange(count))
 
 
@@ -67,11 +70,6 @@ def use_jit(jit_compile: bool | str) -> bool:
 def free_batch(tensor: Any) -> tf.TensorSpec:
     """The signature of a tensor whose batch size may change."""
     return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
-
-
-def padded(rows: np.ndarray, jit_compile: bool | str) -> np.ndarray:
-    """`rows`, under XLA repeated up to a power of two, so that few batch sizes are compiled."""
-    return np.resize(rows, 1 << (len(rows) - 1).bit_length()) if use_jit(jit_compile) else rows
 
 
 def gather(state: Any, rows: np.ndarray) -> Any:

@@ -54,6 +54,13 @@ class Evasion(Objective):
         return self.loss.targetable
 
     @property
+    def coupled(self) -> bool:  # type: ignore[override]
+        return self.loss.coupled
+
+    def least_classes(self, targeted: bool) -> int:
+        return self.loss.least_classes(targeted)
+
+    @property
     def label(self) -> str:
         return f"{self.loss.label} - {self.weight:g} score"
 

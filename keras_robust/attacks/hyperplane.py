@@ -9,7 +9,8 @@ from keras import ops
 from keras_robust.threat import per_example
 
 _ITERATIONS = 60  # an upper bound: each passes at least one pixel's bound, and ten are usual
-_TINY = 1e-12
+_TINY = 1e-12  # of normals whose largest part is 1
+_TINIEST = 1e-30
 
 
 def step_to_hyperplane(points: Any, normal: Any, offset: Any, norm: str, bounds: tuple[float, float]) -> Any:
@@ -27,6 +28,8 @@ def step_to_hyperplane(points: Any, normal: Any, offset: Any, norm: str, bounds:
     to the hyperplane is concave and piecewise linear, so Newton's method from 0 rises to the root
     without passing it; it needs no sorting.
     """
+    size = ops.maximum(ops.max(ops.abs(normal), axis=1), _TINIEST)
+    normal, offset = normal / per_example(size, normal), offset / size
     gap = offset - ops.sum(normal * points, axis=1)
     towards = normal * per_example(ops.sign(gap), normal)
     ray = ops.sign(towards) if norm == "linf" else towards

@@ -30,6 +30,10 @@ class MadeOn(Attack):
             object.__setattr__(self, kind, getattr(self.attack, kind))
         super().__post_init__()
 
+    @property
+    def least_classes(self) -> int:
+        return self.attack.least_classes
+
     @classmethod
     def of(cls, attack: Attack, way: str) -> MadeOn:
         """The attack, made that way."""

@@ -38,6 +38,10 @@ class Objective:
     def __call__(self, view: View, goal: Goal) -> Any:
         raise NotImplementedError
 
+    def least_classes(self, targeted: bool) -> int:
+        """How many classes a model must know at least."""
+        return 2
+
     @property
     def label(self) -> str:
         """What a report calls it."""
@@ -99,6 +103,9 @@ class DLR(Objective):
         if goal.targets is not None:
             return losses.targeted_dlr(goal.labels, goal.targets, view.logits)
         return losses.dlr(goal.labels, view.logits)
+
+    def least_classes(self, targeted: bool) -> int:
+        return 4 if targeted else 3
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -200,6 +207,9 @@ class Weighted(Objective):
     @property
     def coupled(self) -> bool:  # type: ignore[override]
         return any(objective.coupled for objective in self.objectives)
+
+    def least_classes(self, targeted: bool) -> int:
+        return max(objective.least_classes(targeted) for objective in self.objectives)
 
     @property
     def label(self) -> str:

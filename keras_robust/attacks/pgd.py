@@ -95,6 +95,10 @@ class PGD(RepeatedAttack):
         return get_objective(self.loss)
 
     @property
+    def least_classes(self) -> int:
+        return self.objective.least_classes(self.has_targets)
+
+    @property
     def rule(self) -> Rule:
         """The static options of the climb."""
         return Rule(self.momentum, self.keep_best, self.samples)
@@ -190,7 +194,7 @@ class PGD(RepeatedAttack):
         key = ("climb", objective, self.norm, self.bounds, rule, targeted)
         batch = (images[active], labels[active], (targets if targeted else labels)[active], state)
         numbers = (np.float32(self.eps), np.float32(self.step()), np.int32(steps))
-        return on_rows(model, key, build, batch, numbers, self.jit_compile)
+        return on_rows(model, key, build, batch, numbers, self.jit_compile, objective.coupled)
 
 
 @keras.saving.register_keras_serializable("keras_robust")

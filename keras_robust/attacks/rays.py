@@ -16,6 +16,7 @@ from keras_robust.attacks.base import attacks
 from keras_robust.attacks.minimal import MinimumNorm
 from keras_robust.attacks.predictions import predict_classes
 from keras_robust.errors import is_finite, require
+from keras_robust.models.valid import check_model
 from keras_robust.validation import check_images, check_labels
 
 Labeller = Callable[[np.ndarray], Any]
@@ -246,6 +247,7 @@ def _halvings(size: int) -> Iterator[tuple[int, int]]:
 def _interface(model: keras.Model | Labeller, search_dtype: str) -> tuple[tuple[int | None, ...], int]:
     """Shape of an image and number of classes, as far as they are known."""
     if isinstance(model, keras.Model):
+        check_model(model)
         return model.input_shape[1:], model.output_shape[-1]
     require(
         callable(model),

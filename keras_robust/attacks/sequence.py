@@ -20,6 +20,10 @@ class Sequence(Attack):
     def stages(self) -> dict[str, Attack]:
         raise NotImplementedError
 
+    @property
+    def least_classes(self) -> int:
+        return max(stage.least_classes for stage in self.stages.values())
+
     def run(
         self,
         model: keras.Model,

@@ -16,7 +16,7 @@ from keras_robust.attacks.compiling import gather, on_rows
 from keras_robust.attacks.predictions import predict_logits
 from keras_robust.attacks.square_proposals import PROPOSALS, Proposals
 from keras_robust.attacks.view import observe
-from keras_robust.errors import require
+from keras_robust.errors import is_finite, require
 from keras_robust.losses import margin
 from keras_robust.noise import Noise
 from keras_robust.threat import ThreatModel, choose, static_shape
@@ -64,7 +64,10 @@ class Square(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("queries", self.queries)
-        require(0 < self.p_init <= 1, f"p_init must be in (0, 1]. Received: p_init={self.p_init}.")
+        require(
+            is_finite(self.p_init) and 0 < self.p_init <= 1,
+            f"p_init must be in (0, 1]. Received: p_init={self.p_init!r}.",
+        )
 
     def _run(
         self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, key: tuple[int, int]

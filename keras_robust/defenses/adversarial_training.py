@@ -20,9 +20,9 @@ class AdversarialTraining(Defense):
 
     Args:
         classifier: built Keras model from images to logits.
-        adversary: attack that makes x', usually `PGD`.
+        adversary: attack that makes x', usually `PGD`; in training not run with `adversarial_weight=0`.
         clean_weight: weight of the clean images' cross-entropy, >= 0.
-        adversarial_weight: weight of the adversarial images' cross-entropy, > 0.
+        adversarial_weight: weight of the adversarial images' cross-entropy, >= 0.
         options: `weight_decay`, `seed`, `name` of `Defense`.
 
     >>> import keras_robust as kr
@@ -30,8 +30,6 @@ class AdversarialTraining(Defense):
     >>> defense = kr.defenses.AdversarialTraining(kr.models.build("small_cnn"), adversary)
     >>> defense.compile(optimizer="adam", metrics=["accuracy"])
     """
-
-    needs_adversary = True
 
     def __init__(
         self,
@@ -43,6 +41,10 @@ class AdversarialTraining(Defense):
     ) -> None:
         terms = {"clean": clean_weight, "adversarial": adversarial_weight}
         super().__init__(classifier, adversary, terms=terms, **options)
+
+    @property
+    def needs_adversary(self) -> bool:  # type: ignore[override]
+        return bool(self.terms["adversarial"])
 
     def loss_terms(self, batch: Batch) -> dict[str, Any]:
         seen = {name: self.view(batch, name) for name in self.active_terms}

@@ -25,9 +25,11 @@ from keras_robust.models.discriminators import (
     SEEN,
     build_discriminator,
     check_discriminator,
+    discriminators,
     seen_shape,
 )
 from keras_robust.models.manifold_transform import check_band
+from keras_robust.schema import check_options
 
 _CHOICES = {
     "classifier_term": ("mse", "gan"),
@@ -242,8 +244,11 @@ def _discriminator(given: Any, classifier: keras.Model, on: str, with_classes: b
             isinstance(options, Mapping) and "name" in options,
             f"discriminator must be a keras.Model or a mapping with a name. Received: {given!r}.",
         )
+        name, rest = options["name"], {key: value for key, value in options.items() if key != "name"}
+        supplied = ("input_shape", "num_classes")
+        check_options(f"discriminator {name!r}", rest, discriminators[name], supplied=supplied)
         classes = classifier.output_shape[-1] if with_classes else None
-        given = build_discriminator(**options, input_shape=seen_shape(classifier, on), num_classes=classes)
+        given = build_discriminator(name, seen_shape(classifier, on), classes, **rest)
     check_discriminator(given, classifier, on)
     require(
         not with_classes or "classes" in given.output,

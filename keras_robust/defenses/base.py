@@ -336,6 +336,8 @@ class Defense(DistributedModel):
         noise = Noise((self.seed, self.step), place_in_batch())
         reseed(self, noise.fold(noise.shard[0]))  # a resumed run repeats its draws
         images, labels = ops.cast(images, "float32"), ops.cast(labels, "int32")
+        if sample_weight is not None:
+            sample_weight = ops.reshape(sample_weight, (-1,))  # Keras takes (B, 1) too
         batch = Batch(images, labels, sample_weight, noise, training)
         batch.adversarial = self.perturb(batch)
         return batch
@@ -390,7 +392,7 @@ class Defense(DistributedModel):
         if "adversarial" in batch.views:
             adversarial = batch.views["adversarial"].logits
             self.adversarial_accuracy.update_state(batch.labels, adversarial, batch.sample_weight)
-        seen = batch.views.get("clean") or batch.views["adversarial"]
+        seen = batch.views.get("clean") or next(reversed(batch.views.values()))
         logs = self.compute_metrics(batch.images, batch.labels, seen.logits, batch.sample_weight)
         if "adversarial" not in batch.views:
             logs.pop("adversarial_accuracy")  # never updated, it would read 0

@@ -203,9 +203,9 @@ def _critic(given: Any, classifier: keras.Model) -> keras.Model:
         )
         check_options("critic", options, build_critic, supplied=("dim",))
         return build_critic(dim, **options)
+    shapes = (given.input_shape, given.output_shape) if given.built else "one that is not built"
     require(
-        given.input_shape == (None, dim) and given.output_shape == (None,),
-        f"The critic must map codes (B, {dim}) to scores (B,). "
-        f"Received: {given.input_shape} to {given.output_shape}.",
+        shapes == ((None, dim), (None,)),
+        f"The critic must map codes (B, {dim}) to scores (B,). Received: {shapes}.",
     )
     return given

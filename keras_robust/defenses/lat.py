@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_robust.attacks import PGD
+from keras_robust.attacks.view import View
 from keras_robust.defenses.base import Batch, Defense, Move, defenses
 from keras_robust.losses import cross_entropy
 from keras_robust.models.latent import require_head
@@ -26,7 +27,7 @@ class LAT(Defense):
 
     Args:
         classifier: built `LatentClassifier` with a head.
-        adversary: attack that makes x'.
+        adversary: attack that makes x'; in training not run with `adversarial_weight=0`.
         latent_eps: size of the box as a share of each channel's range, >= 0.
         latent_steps: steps of PGD on the latent, >= 1.
         latent_weight: weight of the first step's loss, >= 0.
@@ -45,7 +46,6 @@ class LAT(Defense):
     >>> defense.compile(optimizer="adam", metrics=["accuracy"])
     """
 
-    needs_adversary = True
     coupled_terms = ("latent",)
 
     def __init__(
@@ -63,8 +63,13 @@ class LAT(Defense):
         require_head("LAT", classifier)
         self.latent_adversary = PGD(eps=latent_eps, steps=latent_steps, bounds=(-math.inf, math.inf))
 
+    @property
+    def needs_adversary(self) -> bool:  # type: ignore[override]
+        return bool(self.terms["adversarial"])
+
     def moves(self) -> list[Move]:
-        return [Move(self.latent_terms), Move(self.loss_terms)]
+        both = {"latent": Move(self.latent_terms), "adversarial": Move(self.loss_terms)}
+        return [both[term] for term in self.active_terms]
 
     def latent_terms(self, batch: Batch) -> dict[str, Any]:
         encoder, head = self.classifier.encoder, self.classifier.head
@@ -76,6 +81,7 @@ class LAT(Defense):
 
         shares = self.latent_adversary.perturb(moved, ops.zeros_like(fixed), batch.labels, batch.noise)
         logits = head(latent + span * shares, training=batch.training)
+        batch.views["latent"] = View(ops.cast(logits, "float32"))
         return {"latent": cross_entropy(batch.labels, logits)}
 
     def loss_terms(self, batch: Batch) -> dict[str, Any]:

@@ -111,6 +111,8 @@ def evaluate(
     def prepared() -> tuple[dict[str, Any], dict[str, Attack | None], Examples, dict[int, np.ndarray]]:
         threat = threat_of(model, eps, norm, step_size)
         named = by_protocol(named_attacks(attacks, threat, model), model)
+        for attack in filter(None, named.values()):
+            attack.check(model)
         if directory is not None:
             check_stated(named)
         taken = examples_of(model, examples_from, examples, seed)

@@ -42,10 +42,18 @@ def require_policy(dtype: str | None) -> None:
 
 
 def require_positive(**options: Any) -> None:
-    """Check that the options are positive integers, or sequences of them."""
+    """Check that the options are positive integers."""
     for name, value in options.items():
-        sizes = value if isinstance(value, (tuple, list)) else [value]
-        require(len(sizes) > 0 and _are_positive(sizes), f"{name} must be positive; received {value!r}.")
+        require(_are_positive([value]), f"{name} must be positive, an integer; received {value!r}.")
+
+
+def require_sizes(least: int = 1, **options: Any) -> None:
+    """Check that the options are sequences of at least so many positive integers."""
+    for name, value in options.items():
+        require(
+            isinstance(value, (tuple, list)) and len(value) >= least and _are_positive(value),
+            f"{name} must be a sequence of positive integers, {least} or more; received {value!r}.",
+        )
 
 
 def _are_positive(sizes: Sequence[Any]) -> bool:

@@ -17,7 +17,7 @@ import keras
 from keras import layers
 
 from keras_robust.errors import require
-from keras_robust.models.assembly import require_positive
+from keras_robust.models.assembly import require_positive, require_sizes
 from keras_robust.models.latent import require_latent
 from keras_robust.models.registry import companions, plain
 from keras_robust.registry import Registry
@@ -142,11 +142,7 @@ def wide_resnet(
 
 
 def _entry(input_shape: Sequence[int]) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    require(
-        isinstance(input_shape, (tuple, list)) and len(input_shape) > 0,
-        f"input_shape must be the shape of one latent, such as (10,). Received: {input_shape!r}.",
-    )
-    require_positive(input_shape=tuple(input_shape))
+    require_sizes(input_shape=input_shape)
     latent = keras.Input(tuple(input_shape), name="latent")
     return latent, layers.Flatten(dtype="float32")(latent)
 

@@ -75,6 +75,7 @@ def with_manifold_transform(
     """
     if discriminator is None:
         discriminator = kept_beside(model)
+    check_band(band)
     options: dict[str, Any] = {
         "mode": mode,
         "eps": eps,

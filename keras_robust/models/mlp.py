@@ -7,8 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_robust.errors import require
-from keras_robust.models.assembly import assemble, require_policy, require_positive
+from keras_robust.models.assembly import assemble, require_policy, require_sizes
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.models.registry import architectures
 
@@ -34,11 +33,7 @@ def mlp(
     Raises:
         InputError: an option is not as described.
     """
-    for option, sizes in {"input_shape": input_shape, "hidden": hidden}.items():
-        require(
-            isinstance(sizes, (tuple, list)), f"{option} must be a sequence of sizes; received {sizes!r}."
-        )
-        require_positive(**{option: sizes})
+    require_sizes(input_shape=input_shape, hidden=hidden)
     require_policy(dtype)
     images = keras.Input(tuple(input_shape), name="images")
     features = keras.layers.Flatten(dtype=dtype)(images)

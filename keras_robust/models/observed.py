@@ -67,7 +67,7 @@ def _trace(model: keras.Model) -> Trace:
     outputs: dict[Any, keras.KerasTensor] = {}
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
-        inputs[operation] = args[0]
+        inputs[operation] = next(iter((*args, *kwargs.values())))
         outputs[operation] = operation(*args, **kwargs)
         return outputs[operation]
 

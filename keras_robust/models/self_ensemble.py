@@ -65,10 +65,10 @@ def with_noise(model: keras.Model, first: float, inner: float) -> keras.Model:
     graph = flattened(model)
     _, *later = [layer for layer in graph.layers if isinstance(layer, _CONVOLUTIONS)] or [None]
 
-    def call(operation: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
         if operation in later:
-            inputs = RandomNoise(inner, dtype=operation.dtype_policy)(inputs)
-        return operation(inputs, *args, **kwargs)
+            args = (RandomNoise(inner, dtype=operation.dtype_policy)(args[0]), *args[1:])
+        return operation(*args, **kwargs)
 
     images = keras.Input(model.input_shape[1:], name="images")
     noisy = rewire(graph, call)(RandomNoise(first, dtype="float32")(images))

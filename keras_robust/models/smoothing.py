@@ -51,7 +51,9 @@ def smoothed(model: keras.Model) -> keras.Model:
 
 
 def _smooth(config: dict[str, Any]) -> dict[str, Any]:
-    if config.get("class_name") in ("ReLU", "LeakyReLU"):
+    options = config.get("config") or {}
+    capped = isinstance(options, dict) and (options.get("max_value") is not None or options.get("threshold"))
+    if config.get("class_name") in ("ReLU", "LeakyReLU") and not capped:
         kept = {key: config["config"][key] for key in ("name", "trainable", "dtype")}
         slope = float(config["config"].get("negative_slope") or 0.0)
         layer = keras.saving.serialize_keras_object(SmoothReLU(negative_slope=slope))

@@ -34,7 +34,7 @@ def check_model(model: Any) -> None:
         f"The model must have one input and one output. Received: input {shapes[0]}, output {shapes[1]}.",
     )
     require(
-        len(shapes[1]) == 2 and (shapes[1][1] is None or shapes[1][1] >= 2),
+        len(shapes[1]) == 2 and shapes[1][1] is not None and shapes[1][1] >= 2,
         f"A classifier must return logits (N, K) with K >= 2 classes, received shape {shapes[1]}.",
     )
     require(

@@ -9,7 +9,7 @@ import keras
 
 from keras_robust.errors import require, unknown_name
 from keras_robust.layers import BatchNormalization
-from keras_robust.models.assembly import assemble, image_input, require_positive
+from keras_robust.models.assembly import assemble, image_input, require_sizes
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.models.registry import architectures
 
@@ -52,8 +52,7 @@ def vgg(
 
     Source: Simonyan and Zisserman, ICLR 2015, Table 1 (A, D, E), without the hidden affine layers.
     """
-    if hidden:
-        require_positive(hidden=hidden)
+    require_sizes(0, hidden=hidden)
     images = image_input(input_shape, smallest=1, dtype=dtype)
     features = vgg_features(images, depth, batch_norm, width_multiplier, dtype)
     features = keras.layers.GlobalAveragePooling2D(dtype=dtype)(features)

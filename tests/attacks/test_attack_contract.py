@@ -115,10 +115,14 @@ def test_no_radius_no_change(conv_classifier, name, norm):
 @every_attack
 def test_model_and_input_are_left_as_they_were(conv_classifier, name, norm):
     model = conv_classifier
-    weights, outputs, images = model.get_weights(), model(IMAGES), IMAGES.copy()
+
+    def state():
+        return [np.array(variable) for variable in model.variables]  # the seeds of dropout too
+
+    before, outputs, images = state(), model(IMAGES), IMAGES.copy()
     adversarial = make(name, norm)(model, images, LABELS)
-    for before, after in zip(weights, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(before, after)
+    for one, other in zip(before, state(), strict=True):
+        np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(outputs, model(IMAGES))
     np.testing.assert_array_equal(images, IMAGES)
     assert not np.shares_memory(adversarial, images)
@@ -212,6 +216,7 @@ def test_wrong_arrays_are_refused(conv_classifier, name, norm, images, labels, m
         ({"eps": -0.1}, "eps must be.*-0.1"),
         ({"eps": "0.3"}, "eps must be.*'0.3'"),
         ({"bounds": (1.0, 0.0)}, "low < high"),
+        ({"bounds": 1.0}, "low < high"),
         ({"jit_compile": "yes"}, "jit_compile must be"),
         ({"epss": 0.1}, "Unknown option of attack.*'epss'. Did you mean 'eps'"),
     ],
@@ -232,6 +237,14 @@ def test_unwanted_targets_are_refused(conv_classifier, name, norm):
 def test_wrong_batch_size_is_refused(conv_classifier, name, norm, batch_size):
     with pytest.raises(InputError, match="batch_size"):
         make(name, norm)(conv_classifier, IMAGES, LABELS, batch_size=batch_size)
+
+
+@every_attack
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", None])
+def test_wrong_seed_is_refused(conv_classifier, name, norm, seed):
+    if name != "rays":  # it draws nothing
+        with pytest.raises(InputError, match="seed must be an integer >= 0"):
+            make(name, norm)(conv_classifier, IMAGES, LABELS, seed=seed)
 
 
 def test_images_outside_the_bounds_are_refused(conv_classifier):

@@ -60,11 +60,12 @@ def test_out_of_reach_goes_as_far_as_the_box(norm):
     np.testing.assert_allclose(points + np.asarray(step), [[1.0, 0.0, 1.0]], atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-8])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_on_a_linear_model_it_finds_what_exists(linear, norm):
+def test_on_a_linear_model_it_finds_what_exists(linear, norm, scale):
     """The boundary of a linear model with two classes is a hyperplane, and its distance is known."""
     rng = np.random.default_rng(0)
-    weights = rng.normal(size=(6, 2)).astype("float32")
+    weights = rng.normal(size=(6, 2), scale=scale).astype("float32")
     model = linear(weights, (2, 3, 1))
     images = rng.uniform(0.4, 0.6, size=(20, 2, 3, 1)).astype("float32")
     labels = classify(model, images)

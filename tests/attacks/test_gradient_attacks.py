@@ -14,15 +14,19 @@ from keras_robust.attacks import (
     FGSM,
     MIM,
     PGD,
+    AutoAttack,
     Goal,
     MultiTargeted,
     RandomTargeted,
+    RayS,
     classify,
     observe,
 )
 from keras_robust.attacks.ascent import Rule, begin, climb
+from keras_robust.attacks.compiling import trace_count
 from keras_robust.attacks.objective import get_objective
 from keras_robust.errors import InputError
+from keras_robust.evaluation import evaluate
 from keras_robust.noise import Noise
 from keras_robust.threat import ThreatModel
 
@@ -359,11 +363,50 @@ def two_outputs():
         ),
         (lambda: ending_in(keras.ops.softmax), "outputs probabilities where logits are expected"),
         (lambda: ending_in(keras.layers.Lambda(lambda z: z[:, :1])), "K >= 2 classes, received shape"),
+        (
+            lambda: keras.Sequential([keras.Input((None, None, 1)), keras.layers.Flatten()]),
+            "K >= 2 classes, received shape",
+        ),
     ],
 )
-def test_what_cannot_be_attacked_is_told(make, message):
+@pytest.mark.parametrize("attack", [PGD(eps=0.1), RayS(eps=0.1, queries=20)])
+def test_what_cannot_be_attacked_is_told(attack, make, message):
+    model = make()
+    if isinstance(attack, RayS) and not isinstance(model, keras.Model):
+        message = "RayS takes a keras.Model or a function"
     with pytest.raises(InputError, match=message):
-        PGD(eps=0.1)(make(), np.full((1, 2, 2, 1), 0.5, "float32"), np.array([0]))
+        attack(model, np.full((1, 2, 2, 1), 0.5, "float32"), np.array([0]))
+
+
+@pytest.mark.parametrize("version", ["standard", "plus", "rand", "fast"])
+def test_autoattack_is_for_enough_classes_and_says_so_at_once(linear, version):
+    images, labels = np.full((1, 2, 2, 1), 0.5, "float32"), np.array([0])
+    least = 3 if version == "rand" else 4
+    few = linear(np.eye(4, least - 1, dtype="float32"), (2, 2, 1))
+    with pytest.raises(InputError, match=f"AutoAttack is for {least} classes or more. Received: a model of"):
+        AutoAttack(eps=0.1, version=version)(few, images, labels)
+    assert trace_count(few) == 0
+    with pytest.raises(InputError, match=f"AutoAttack is for {least} classes"):
+        evaluate(few, (images, labels), ["pgd-2", f"autoattack-{version}"], eps=0.1, progress=False)
+    assert trace_count(few) == 0
+
+
+def test_images_of_another_precision_have_a_graph_of_their_own(digits_classifier, digits):
+    images, labels = digits[0][:5], digits[1][:5]
+    for dtype in ("float64", "float32", "float64"):
+        again = classify(digits_classifier, images.astype(dtype))
+        np.testing.assert_array_equal(again, classify(digits_classifier, images))
+    PGD(eps=0.1, steps=2, restarts=2)(digits_classifier, images, labels)
+
+
+def test_examples_that_depend_on_each_other_are_not_repeated_under_xla(conv_classifier):
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((3, 8, 8, 1), "float32"), np.array([0, 1, 2])
+    plain, xla = (
+        PGD(eps=0.1, steps=2, loss="transport", jit_compile=jit)(conv_classifier, images, labels)
+        for jit in (False, True)
+    )
+    np.testing.assert_allclose(xla, plain, atol=1e-4)
 
 
 def test_images_of_another_size_have_a_graph_of_their_own():

@@ -125,7 +125,7 @@ def by_hand(loss, climbed, weights, images, labels, example_weights):
     return float(mean), [w - RATE * g for w, g in zip(variables, gradients, strict=True)]
 
 
-@pytest.mark.parametrize("weighting", ["none", "sample", "class"])
+@pytest.mark.parametrize("weighting", ["none", "sample", "column", "class"])
 @pytest.mark.parametrize("case", CASES)
 def test_one_step_by_hand(case, weighting):
     name, options, loss, climbed = CASES[case]
@@ -134,10 +134,13 @@ def test_one_step_by_hand(case, weighting):
     example_weights, given = {
         "none": (np.ones(8, "float32"), {}),
         "sample": (np.linspace(0, 2, 8, dtype="float32"), {}),
+        "column": (np.linspace(2, 0, 8, dtype="float32"), {}),
         "class": (np.array([by_class[label] for label in labels], "float32"), {"class_weight": by_class}),
     }[weighting]
     if weighting == "sample":
         given = {"sample_weight": example_weights}
+    if weighting == "column":
+        given = {"sample_weight": example_weights[:, None]}
     adversary = PGD(eps=EPS, steps=STEPS, step_size=STEP_SIZE, loss=climbed)
     defense = build(name, adversary=adversary, seed=SEED, **options)
     expected_loss, expected = by_hand(

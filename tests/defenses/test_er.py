@@ -289,6 +289,7 @@ def test_a_schedule_is_adjusted_once():
         ({"critic_steps": 0}, "critic_steps must be an integer >= 1"),
         ({"clip": -1}, "limit of a weight clip"),
         ({"critic": {"widht": 3}}, "Unknown option of critic: 'widht'. Did you mean 'width'"),
+        ({"critic": keras.Sequential([keras.layers.Dense(1)])}, "Received: one that is not built"),
         ({"critic": "deep"}, "critic must be a keras.Model or a mapping"),
         ({"critic": build_critic(3, width=2)}, r"must map codes \(B, 6\) to scores"),
     ],

@@ -235,6 +235,7 @@ def test_a_discriminator_of_ones_own_is_no_companion():
         ({"matching_weight": -1}, "'matching' must be a finite number >= 0"),
         ({"discriminator": {"name": "residual_mpl"}}, "Did you mean 'residual_mlp'"),
         ({"discriminator": {"name": "residual_mlp", "dept": 3}}, "Did you mean 'depth'"),
+        ({"discriminator": {"name": "residual_mlp", "num_classes": 3}}, "'num_classes'"),
         ({"discriminator": "residual_mlp"}, "must be a keras.Model or a mapping with a name"),
         ({"discriminator": build_discriminator("residual_mlp", (3,))}, "has no class outputs"),
         (
@@ -274,6 +275,19 @@ def test_a_step_of_lat():
     one_step(defense)
     for found, by_hand in zip(defense.classifier.get_weights(), expected, strict=True):
         np.testing.assert_allclose(found, by_hand, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("left", ["latent", "adversarial"])
+def test_a_step_of_lat_without_weight_is_not_made(left):
+    adversary = ADVERSARY if left == "latent" else None
+    defense = LAT(classifier(), adversary, **{f"{left}_weight": 0.0})
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([1], [RATE, 0.0])
+    defense.compile(keras.optimizers.SGD(rate), metrics=["accuracy"])
+    history = defense.fit(IMAGES, LABELS, batch_size=3, shuffle=False, verbose=0).history
+    assert left not in history and "accuracy" in history
+    assert ("adversarial_accuracy" in history) is (left == "latent")
+    assert int(defense.optimizer.iterations) == 3, "one step a batch"
+    assert float(defense.optimizer.learning_rate) == 0, "and the schedule counts batches"
 
 
 def test_the_box_of_lat_is_that_of_each_channel_over_batch_and_positions():

@@ -67,8 +67,8 @@ def test_it_is_saved(name, tmp_path):
         ({"depht": 3}, "Did you mean 'depth'"),
         ({"width": 0}, "width must be positive"),
         ({"depth": 0}, "depth must be"),
-        ({"input_shape": 3}, "input_shape must be the shape of one latent"),
-        ({"input_shape": ()}, "input_shape must be the shape of one latent"),
+        ({"input_shape": 3}, "input_shape must be a sequence of positive integers"),
+        ({"input_shape": ()}, "input_shape must be a sequence of positive integers"),
         ({"num_classes": 0}, "num_classes must be positive"),
     ],
 )

@@ -68,6 +68,20 @@ def test_all_layers_are_shown_flat_from_the_images_to_the_logits():
     assert all(len(one.shape) == 2 for one in shown)
 
 
+def test_layers_that_are_called_by_keywords_are_shown_too():
+    images = keras.Input((4, 6, 3))
+    seen = keras.layers.Reshape((24, 3))(keras.layers.Conv2D(3, 3, padding="same")(images))
+    seen = keras.layers.MultiHeadAttention(2, 2)(query=seen, value=seen)
+    model = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(seen)))
+    points = np.random.default_rng(0).random((2, 4, 6, 3), "float32")
+    shown, logits = observed(model, "layers")(points)
+    np.testing.assert_allclose(logits, model(points), rtol=1e-5, atol=1e-6)
+    assert [one.shape[1] for one in shown] == [72, 72, 72, 72, 72, 2]
+    quiet = models.with_self_ensemble(model, first=0.0, inner=0.0, passes=2)
+    expected = keras.ops.log_softmax(model(points))
+    np.testing.assert_allclose(quiet(points), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_what_a_layer_is_given():
     model = models.build("er_cnn", filters=4, variational=True)
     images = batch(model)

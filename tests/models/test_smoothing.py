@@ -18,6 +18,8 @@ def softplus(x):
         (layers.ReLU(), softplus),
         (layers.ReLU(negative_slope=0.25), lambda x: 0.25 * x + 0.75 * softplus(x)),
         (layers.LeakyReLU(negative_slope=0.1), lambda x: 0.1 * x + 0.9 * softplus(x)),
+        (layers.ReLU(max_value=1.0), lambda x: np.clip(x, 0, 1)),
+        (layers.ReLU(threshold=0.5), lambda x: np.where(x >= 0.5, x, 0)),
         (layers.Activation("relu"), softplus),
         (layers.Activation("tanh"), np.tanh),
     ],
