@@ -60,8 +60,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
         # XLA takes the variance as E[x²] - E[x]², in which a mean far from 0 would drown it.
         shift = ops.stop_gradient(inputs[:1, :1, :1])
         outputs, mean, variance = self._normalize(inputs - shift, is_training=True)
-        self._follow(self.moving_mean, mean + ops.sum(ops.cast(shift, "float32"), axis=(0, 1, 2)))
-        self._follow(self.moving_variance, variance * self._bias(inputs))
+        count = ops.cast(ops.prod(ops.shape(inputs)[:-1]), "float32")
+        mean = mean + ops.sum(ops.cast(shift, "float32"), axis=(0, 1, 2))
+        # The operation gives the unbiased variance of a batch.
+        biased = variance * (count - 1.0) / ops.maximum(count, 1.0)
+        self._follow(self.moving_mean, mean, count)
+        self._follow(self.moving_variance, biased, count)
         return outputs
 
     def _normalize(self, inputs: Any, is_training: bool, **known: Any) -> Any:
@@ -77,10 +81,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             **{name: ops.cast(value, "float32") for name, value in known.items()},
         )
 
-    def _follow(self, moving: keras.Variable, value: Any) -> None:
-        moving.assign(ops.cast(moving, "float32") * self.momentum + value * (1.0 - self.momentum))
-
-    def _bias(self, inputs: Any) -> Any:
-        """What the unbiased variance of a batch, which the operation gives, is multiplied with."""
-        count = ops.cast(ops.prod(ops.shape(inputs)[:-1]), "float32")
-        return (count - 1.0) / ops.maximum(count, 1.0)
+    def _follow(self, moving: keras.Variable, value: Any, count: Any) -> None:
+        known = ops.cast(moving, "float32")
+        value = ops.where(count > 0, value, known)  # a replica's part of the last batch may be empty
+        moving.assign(known * self.momentum + value * (1.0 - self.momentum))

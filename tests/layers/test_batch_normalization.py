@@ -98,7 +98,9 @@ def test_what_does_not_vary_has_no_variance(images):
 
 def test_no_image_gives_no_image():
     layer, _ = pair()
+    before = layer.get_weights()
     assert layer(IMAGES[:0]).shape == layer(IMAGES[:0], training=True).shape == (0, 5, 4, 3)
+    assert_equal(layer.get_weights(), before)
 
 
 @pytest.mark.parametrize("training", [True, False])
