@@ -26,7 +26,7 @@ def reseed(model: keras.Model, noise: Noise) -> None:
 @contextmanager
 def reseeded(model: keras.Model, noise: Noise) -> Iterator[None]:
     """Within it the layers of `model` draw from `noise`; then they go on with what they would have drawn."""
-    before = [np.array(state) for state in _states(model)]
+    before = [np.copy(keras.ops.convert_to_numpy(state)) for state in _states(model)]
     reseed(model, noise)
     try:
         yield

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import inspect
 import json
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -134,11 +135,10 @@ class Recipe:
 
     def uncompiled(self) -> Defense:
         """The same before it is compiled, which needs no data: the schedule alone depends on their number."""
-        import keras
-
         from keras_robust.defenses import defenses
 
-        keras.utils.set_random_seed(self.seed)
+        # Keras draws its seeds from it; its set_random_seed would also drop all kernels of TensorFlow.
+        random.seed(self.seed)
         name, options = _named(self.defense)
         classifier = self.classifier(dtype=self.precision)
         return defenses[name](classifier, self._adversary(), seed=self.seed, **options)

@@ -117,7 +117,7 @@ def test_model_and_input_are_left_as_they_were(conv_classifier, name, norm):
     model = conv_classifier
 
     def state():
-        return [np.array(variable) for variable in model.variables]  # the seeds of dropout too
+        return [np.copy(keras.ops.convert_to_numpy(variable)) for variable in model.variables]  # the seeds of dropout too
 
     before, outputs, images = state(), model(IMAGES), IMAGES.copy()
     adversarial = make(name, norm)(model, images, LABELS)

@@ -27,3 +27,10 @@ def exports(model, digits, tmp_path_factory):
         calibration = digits[0][:100] if quantize == "int8" else None
         paths[quantize] = export(model, room / f"{quantize}.tflite", quantize, calibration)
     return paths
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory):
+    """A model that was not trained, as both formats."""
+    room, model = tmp_path_factory.mktemp("untrained"), convolutional()
+    return {"saved_model": export(model, room / "saved"), "float32": export(model, room / "float32.tflite")}

@@ -41,6 +41,12 @@ def test_the_numbers_are_those_of_the_definition(exports, model, digits):
     assert check.exported_robust_accuracy == pytest.approx(100 * np.mean(classify(attacked).argmax(-1) == y))
 
 
+def test_quantization_shrinks_the_file(exports):
+    size = {precision: path.stat().st_size for precision, path in exports.items()}
+    assert size["int8"] < size["float16"] < size["float32"] and size["int8"] < 0.5 * size["float32"]
+    assert size["dynamic"] < 0.5 * size["float32"]
+
+
 @pytest.mark.parametrize("precision", ["saved_model", "int8"])
 def test_an_export_of_another_model_fails_the_check(exports, digits, precision):
     other, x, y = convolutional(), digits[0][:100], digits[1][:100]

@@ -37,8 +37,8 @@ def test_a_file_with_flex_ops_from_elsewhere_does_not_run(tmp_path):
         load_exported(tmp_path / "m.tflite")(random_images(model))
 
 
-def test_a_broken_file_is_refused(exports, tmp_path):
-    content = exports["float32"].read_bytes()
+def test_a_broken_file_is_refused(untrained, tmp_path):
+    content = untrained["float32"].read_bytes()
     for broken in (b"", b"<html>" * 50, content[: len(content) // 2]):
         Path(tmp_path, "m.tflite").write_bytes(broken)
         with pytest.raises(InputError, match="not a valid TFLite file"):
@@ -56,12 +56,12 @@ def test_a_missing_or_broken_saved_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["saved_model", "float32"])
-def test_images_of_another_shape_are_refused_before_they_run(exports, precision):
+def test_images_of_another_shape_are_refused_before_they_run(untrained, precision):
     with pytest.raises(InputError, match=r"\(N, 8, 8, 1\)"):
-        load_exported(exports[precision])(np.zeros((2, 9, 8, 1), np.float32))
+        load_exported(untrained[precision])(np.zeros((2, 9, 8, 1), np.float32))
 
 
-def test_without_the_runtime_the_message_says_what_to_install(exports, monkeypatch):
+def test_without_the_runtime_the_message_says_what_to_install(untrained, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(InputError, match=r'pip install "keras-robust\[litert\]"'):
-        load_exported(exports["float32"])
+        load_exported(untrained["float32"])
