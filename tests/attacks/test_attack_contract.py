@@ -116,8 +116,8 @@ def test_no_radius_no_change(conv_classifier, name, norm):
 def test_model_and_input_are_left_as_they_were(conv_classifier, name, norm):
     model = conv_classifier
 
-    def state():
-        return [np.copy(keras.ops.convert_to_numpy(variable)) for variable in model.variables]  # the seeds of dropout too
+    def state():  # with the seeds of dropout
+        return [np.copy(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
 
     before, outputs, images = state(), model(IMAGES), IMAGES.copy()
     adversarial = make(name, norm)(model, images, LABELS)
