@@ -261,7 +261,7 @@ class APGD(RepeatedAttack):
         key = ("apgd", objective, self.norm, self.bounds, targeted, samples)
         batch = (images[active], labels[active], (targets if targeted else labels)[active], state)
         scalars = (np.float32(self.eps), *map(np.int32, numbers))
-        return on_rows(model, key, build, batch, scalars, self.jit_compile)
+        return on_rows(model, key, build, batch, scalars, self.jit_compile, objective.coupled)
 
 
 @keras.saving.register_keras_serializable("keras_robust")

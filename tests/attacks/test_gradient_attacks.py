@@ -1,6 +1,7 @@
 """The climb against closed forms on linear models and a float64 oracle, and its options."""
 
 import itertools
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 from scipy import special
 
 from keras_robust.attacks import (
+    APGD,
     BIM,
     CW,
     FGSM,
@@ -24,7 +26,7 @@ from keras_robust.attacks import (
 )
 from keras_robust.attacks.ascent import Rule, begin, climb
 from keras_robust.attacks.compiling import trace_count
-from keras_robust.attacks.objective import get_objective
+from keras_robust.attacks.objective import Objective, get_objective
 from keras_robust.errors import InputError
 from keras_robust.evaluation import evaluate
 from keras_robust.noise import Noise
@@ -399,11 +401,22 @@ def test_images_of_another_precision_have_a_graph_of_their_own(digits_classifier
     PGD(eps=0.1, steps=2, restarts=2)(digits_classifier, images, labels)
 
 
-def test_examples_that_depend_on_each_other_are_not_repeated_under_xla(conv_classifier):
+@dataclass(frozen=True)
+class ByNumber(Objective):
+    """The first logit in a batch of three, and minus it in any other."""
+
+    coupled = True
+
+    def __call__(self, view, goal):
+        return tf.where(tf.shape(view.logits)[0] == 3, 1.0, -1.0) * view.logits[:, 0]
+
+
+@pytest.mark.parametrize("attack", [PGD, APGD])
+def test_examples_that_depend_on_each_other_are_not_repeated_under_xla(conv_classifier, attack):
     rng = np.random.default_rng(0)
     images, labels = rng.random((3, 8, 8, 1), "float32"), np.array([0, 1, 2])
     plain, xla = (
-        PGD(eps=0.1, steps=2, loss="transport", jit_compile=jit)(conv_classifier, images, labels)
+        attack(eps=0.1, steps=2, loss=ByNumber(), jit_compile=jit)(conv_classifier, images, labels)
         for jit in (False, True)
     )
     np.testing.assert_allclose(xla, plain, atol=1e-4)
