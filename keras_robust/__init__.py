@@ -18,6 +18,7 @@ _MODULES = (
     "defenses",
     "detection",
     "evaluation",
+    "exporting",
     "layers",
     "losses",
     "models",

@@ -19,6 +19,7 @@ import yaml
 from keras_robust.errors import InputError, is_finite, require, unknown_name
 from keras_robust.files import parse_yaml, read_yaml
 from keras_robust.packaged import packaged
+from keras_robust.plain import plain
 from keras_robust.registry import Registry
 from keras_robust.schema import check_options
 from keras_robust.zoo.cards import check_aims
@@ -428,7 +429,7 @@ def _set(settings: dict[str, Any], key: str, value: Any, path: Path) -> None:
     for parent in parents:
         place = place.setdefault(parent, {})
         require(isinstance(place, dict), f"{path.name}: {key}: {parent} is {place!r} and has no keys.")
-    place[last] = value
+    place[last] = plain(value)
 
 
 _KEYS = [item.name for item in fields(Recipe) if item.name not in ("name", "profile")]

@@ -102,6 +102,13 @@ def test_held_out_images_are_not_trained_on():
 # Profiles and overrides
 
 
+def test_numbers_of_numpy_are_written_as_numbers():
+    changed = {"threat.eps": np.float64(0.1), "schedule": {"name": "drops", "at": [np.int64(3)]}}
+    recipe = recipes.load("at_digits", "smoke", changed)
+    written = yaml.safe_load(yaml.safe_dump(recipe.to_dict()))
+    assert written["threat"]["eps"] == 0.1 and written["schedule"]["at"] == [3]
+
+
 def test_a_profile_is_laid_over_the_rest(write):
     path = write(
         profiles={

@@ -84,8 +84,9 @@ def make_zoo(
             halve_if_large(part)
         size = len(data.load(recipe.dataset, "test", raw=True).labels)
         resumed = {"directory": directory / "headline", "resume": True}
-        headline = kr.evaluate(model, recipe.dataset, attacks, examples=min(EXAMPLES, size), **resumed)
-        further = measured_further(model, recipe, directory, whole and size > EXAMPLES, fewer)
+        shown = variant_of(model, None)
+        headline = kr.evaluate(shown, recipe.dataset, attacks, examples=min(EXAMPLES, size), **resumed)
+        further = measured_further(shown, recipe, directory, whole and size > EXAMPLES, fewer)
         variants = variants_measured(model, recipe, directory, on_variants, min(EXAMPLES, size))
         seconds = trained.training["seconds"]
         card = kr.zoo.describe(model, name, recipe, headline, further, variants, seconds)
@@ -111,13 +112,20 @@ def kept(name: str, recipe: kr.recipes.Recipe) -> tuple[Any, Card] | None:
     """The entry and its card, if there is one of this recipe."""
     entry = ROOT / "zoo" / name
     trained = Card.read(entry / CARD).training if (entry / CARD).exists() else None
-    return kr.zoo.open_model(entry) if (trained or {}).get("digest") == recipe.digest else None
+    return opened(entry) if (trained or {}).get("digest") == recipe.digest else None
 
 
 def newly_trained(recipe: kr.recipes.Recipe, directory: Path) -> tuple[Any, Card]:
     """The classifier of a run and its card."""
     training.train(recipe, directory, resume=True)
-    return kr.zoo.open_model(directory)
+    return opened(directory)
+
+
+def opened(directory: Path) -> tuple[Any, Card]:
+    """The classifier in a directory, of its variants the plain one, and its card."""
+    card = Card.read(directory / CARD)
+    plain = next((f":{name}" for name, options in card.variants.items() if not options), "")
+    return kr.zoo.open_model(f"{directory}{plain}")
 
 
 def measured_further(

@@ -88,7 +88,7 @@ def accuracy_curve(
 def sweep(
     model: keras.Model,
     examples_from: Any,
-    attacks: Sequence[str],
+    attacks: Sequence[str] | None,
     eps: Sequence[float],
     *,
     directory: Path | str | None = None,
@@ -98,7 +98,7 @@ def sweep(
 
     Args:
         model, examples_from: as in `evaluate`.
-        attacks: short names.
+        attacks: short names; None: those of `evaluate`.
         eps: radii >= 0, in the units of the images; a step size on the model's card grows with them.
         directory: keep the evaluation of each radius there; with `resume=True` what is there is not
             made again.

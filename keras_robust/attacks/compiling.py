@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ def compiled(
     `signature` fixes the arguments: with free batch dimensions one trace serves every batch size
     (XLA still compiles each size), and there is a second one only for images of another size.
     """
-    graphs = kept_on(model, _GRAPHS, dict)
+    graphs = _graphs(model)
     jit = use_jit(jit_compile)
     arguments = tuple((tuple(spec.shape), spec.dtype) for spec in tf.nest.flatten(signature))
     kind = (key, arguments, jit)
@@ -30,6 +31,23 @@ def compiled(
         function = tf.function(build(), input_signature=signature, jit_compile=jit, autograph=False)
         graphs[kind] = function.get_concrete_function()
     return graphs[kind]
+
+
+@dataclass
+class _Traced:
+    """Graphs of a model, and the weights that it had when they were traced."""
+
+    graphs: dict[Hashable, Callable] = field(default_factory=dict)
+    weights: list[Any] = field(default_factory=list)
+
+
+def _graphs(model: Any) -> dict[Hashable, Callable]:
+    """The graphs of a model; none if its weights are others: quantised, or with low-rank updates."""
+    traced, weights = kept_on(model, _GRAPHS, _Traced), getattr(model, "weights", [])
+    if [*map(id, weights)] != [*map(id, traced.weights)]:
+        traced.graphs.clear()
+        traced.weights[:] = weights
+    return traced.graphs
 
 
 def on_rows(
@@ -84,4 +102,4 @@ def gather(state: Any, rows: np.ndarray) -> Any:
 
 def trace_count(model: Any) -> int:
     """How many graphs have been traced for attacks on `model`."""
-    return len(kept_on(model, _GRAPHS, dict))
+    return len(_graphs(model))

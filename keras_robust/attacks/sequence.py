@@ -24,6 +24,11 @@ class Sequence(Attack):
     def least_classes(self) -> int:
         return max(stage.least_classes for stage in self.stages.values())
 
+    def check(self, model: keras.Model) -> None:
+        super().check(model)
+        for stage in self.stages.values():
+            stage.check(model)
+
     def run(
         self,
         model: keras.Model,

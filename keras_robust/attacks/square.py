@@ -69,13 +69,17 @@ class Square(Attack):
             f"p_init must be in (0, 1]. Received: p_init={self.p_init!r}.",
         )
 
+    def check(self, model: keras.Model) -> None:
+        super().check(model)
+        require(
+            len(model.input_shape) == 4,
+            f"{type(self).__name__} draws squares in images (N, H, W, C). Received: a model of inputs "
+            f"{model.input_shape}.",
+        )
+
     def _run(
         self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, key: tuple[int, int]
     ) -> np.ndarray:
-        require(
-            images.ndim == 4,
-            f"{type(self).__name__} draws squares in images (N, H, W, C). Received: shape {images.shape}.",
-        )
         start = PROPOSALS[self.norm](self.threat, ops.convert_to_tensor(images)).start(Noise(key))
         state = Search(start, margin(labels, predict_logits(model, start, self.jit_compile)))
         found = np.array(start)

@@ -12,14 +12,17 @@ from keras_robust.cli import options
 from keras_robust.cli.output import MODEL_HELP, console, import_tensorflow, print_report
 from keras_robust.errors import InputError
 
-DEFAULT_ATTACKS = ("pgd-40", "square-1000")
 REPORT = "report.json"
 
 
 @click.command(epilog=MODEL_HELP)
 @click.argument("model")
 @options.dataset
-@options.attacks("pgd-40, cw-100, square-5000, autoattack, adaptive, rays", DEFAULT_ATTACKS)
+@options.attacks(
+    "pgd-40, cw-100, square-5000, autoattack, adaptive, rays",
+    (),
+    "pgd-40 and square-1000, for points pgd-40 and rays-1000",
+)
 @click.option(
     "--eps",
     type=options.Radii(),
@@ -89,12 +92,12 @@ def evaluate(
     go_on = f" What was found is kept; go on{on_all} with --out {out} --resume." if out else ""
     try:
         if isinstance(eps, list) and out:
-            curve = kr.analysis.sweep(network, source, list(attacks), eps, **asked)
+            curve = kr.analysis.sweep(network, source, attacks or None, eps, **asked)
             if workers.is_chief(devices):
                 console().print(curve.table())
                 click.echo(f"Wrote {curve.to_png(out / 'curve.png')} and curve.csv")
             return
-        report = kr.evaluate(network, source, list(attacks), eps=eps, **asked)
+        report = kr.evaluate(network, source, attacks or None, eps=eps, **asked)
     except KeyboardInterrupt:
         raise click.ClickException(f"Interrupted.{go_on}") from None
     except workers.WorkerLost as error:

@@ -81,14 +81,14 @@ def strategy(command: Any) -> Any:
     return command
 
 
-def attacks(examples: str, default: Sequence[str] = ("pgd-40",)) -> Any:
-    """The option --attack, which may be repeated."""
+def attacks(examples: str, default: Sequence[str] = ("pgd-40",), shown: bool | str = True) -> Any:
+    """The option --attack, which may be repeated; `shown` says what its default is, if it depends."""
     return click.option(
         "--attack",
         "attacks",
         multiple=True,
         default=default,
-        show_default=True,
+        show_default=shown,
         help=f"Short name such as {examples}; repeat it for several.",
     )
 

@@ -19,9 +19,9 @@ from keras_robust.defenses.distributed import DistributedModel, place_in_batch
 from keras_robust.defenses.rates import copied, pace
 from keras_robust.defenses.requirements import check_arrays, check_head, check_kinds, check_latent
 from keras_robust.errors import require, unknown_name
-from keras_robust.models.registry import plain
 from keras_robust.models.valid import check_model
 from keras_robust.noise import Noise, reseed
+from keras_robust.plain import plain
 from keras_robust.registry import Registry
 
 defenses: Registry[type[Defense]] = Registry("defense")

@@ -47,6 +47,12 @@ def attack_named(name: str, threat: Mapping[str, Any], model: Any = None) -> att
     return cls(**{**options, **cls.options_for(model), **stated})
 
 
+def usual_attacks(model: Any) -> tuple[str, ...]:
+    """What is tried where nothing is asked for: one attack by gradients, and one that sees only answers."""
+    is_of_images = len(model.input_shape) == 4  # which squares can be drawn in
+    return "pgd-40", "square-1000" if is_of_images else "rays-1000"
+
+
 def _parse(name: str) -> tuple[type[attacks.Attack], dict[str, Any]]:
     """The class that a short name begins with, and the options that the rest of it states."""
     for key in sorted(attacks.attacks, key=len, reverse=True):

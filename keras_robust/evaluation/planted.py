@@ -74,7 +74,7 @@ def planted_success(
     """
     attack = attack or APGD(eps=threat.eps, norm=threat.norm, bounds=threat.bounds, steps=_STEPS)
     features = _features(model)
-    binary = keras.Sequential([features, keras.layers.Dense(2)])
+    binary = _readable(features)
     label = np.array([INNER], "int32")
     successes = []
     for number in range(min(examples, len(images))):
@@ -119,7 +119,13 @@ def _features(model: keras.Model) -> keras.Model:
     images = keras.Input(model.input_shape[1:])
     has_latent = isinstance(model, LatentClassifier) and None not in model.encoder.output_shape[1:]
     encoder = model.encoder if has_latent else model
-    return keras.Model(images, keras.layers.Flatten()(encoder(images)))
+    return keras.Model(images, keras.layers.Flatten(dtype="float32")(encoder(images)))
+
+
+def _readable(features: keras.Model) -> keras.Model:
+    """Features and the layer that reads them out, in float32 whatever the global policy is."""
+    images = keras.Input(features.input_shape[1:])
+    return keras.Sequential([images, features, keras.layers.Dense(2, dtype="float32")])
 
 
 def _points(image: np.ndarray, threat: ThreatModel, noise: Noise) -> np.ndarray:

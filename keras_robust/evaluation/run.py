@@ -18,7 +18,7 @@ from keras_robust.evaluation import blocks
 from keras_robust.evaluation.checks import Evidence, warnings
 from keras_robust.evaluation.ledger import LEDGER, Ledger
 from keras_robust.evaluation.merging import merge
-from keras_robust.evaluation.naming import CLEAN, check_stated, named_attacks, settings
+from keras_robust.evaluation.naming import CLEAN, check_stated, named_attacks, settings, usual_attacks
 from keras_robust.evaluation.placement import Replica, on_replicas, replicas
 from keras_robust.evaluation.probes import MOST, probe
 from keras_robust.evaluation.progress import Begin
@@ -29,7 +29,7 @@ from keras_robust.evaluation.shards import Shard
 from keras_robust.evaluation.source import Examples, dataset_of, examples_of, threat_of
 from keras_robust.models.precision import in_float32
 from keras_robust.models.valid import check_model
-from keras_robust.noise import Noise, reseed
+from keras_robust.noise import Noise, reseeded
 from keras_robust.threat import ThreatModel
 from keras_robust.validation import check_logits, check_seed
 from keras_robust.versions import versions
@@ -39,7 +39,7 @@ from keras_robust.workers import Workers
 def evaluate(
     model: keras.Model,
     examples_from: Any = None,
-    attacks: Sequence[str | Attack] | Mapping[str, Attack | None] | str = ("clean", "pgd-40", "square-5000"),
+    attacks: Sequence[str | Attack] | Mapping[str, Attack | None] | str | None = None,
     *,
     eps: float | None = None,
     norm: str | None = None,
@@ -64,7 +64,8 @@ def evaluate(
             objects, or a mapping from names to attacks. "clean" is always reported. On a classifier that
             changes its input, such as one with a manifold transform, white-box attacks are made end to end,
             by every gradient that it offers; "NAME grey_box" is what is left by images made on the static
-            classifier behind it.
+            classifier behind it. None: PGD with 40 steps, and an attack that sees only answers, with 1000
+            queries: Square on images, RayS on points.
         eps, norm, step_size: the threat model; by default that of the model's card, whose step size grows
             in proportion to eps. Gradient attacks without a step size take 2.5 eps / steps.
         examples: evaluate a random subset of this size, drawn with `seed`; None: all.
@@ -110,7 +111,8 @@ def evaluate(
 
     def prepared() -> tuple[dict[str, Any], dict[str, Attack | None], Examples, dict[int, np.ndarray]]:
         threat = threat_of(model, eps, norm, step_size)
-        named = by_protocol(named_attacks(attacks, threat, model), model)
+        wanted = usual_attacks(model) if attacks is None else attacks
+        named = by_protocol(named_attacks(wanted, threat, model), model)
         for attack in filter(None, named.values()):
             attack.check(model)
         if directory is not None:
@@ -121,7 +123,8 @@ def evaluate(
     threat, named, taken, rows = workers.together(prepared)
     called = _called(model)
     model, known = in_float32(model), identity(model)
-    check_logits(model(taken.images[:8], training=False))
+    with reseeded(model, Noise((seed, 0))):
+        check_logits(model(taken.images[:8], training=False))
     stated: dict[str, Any] = {
         "model": called,
         "dataset": examples_from if isinstance(examples_from, str) else "",
@@ -210,7 +213,10 @@ def _work(
     firsts = dict(zip(rows, np.cumsum([0, *map(len, rows.values())]), strict=False))
 
     def work(model: keras.Model, number: int) -> blocks.Found:
-        reseed(model, Noise((seed, number)))
+        with reseeded(model, Noise((seed, number))):
+            return found(model, number)
+
+    def found(model: keras.Model, number: int) -> blocks.Found:
         block = rows[number]
         images, labels = taken.images[block], taken.labels[block]
         if attack is None or clean is None:
@@ -250,16 +256,17 @@ def _outcome(attack: Attack | None, threat: dict[str, Any], found: list[blocks.F
     distances = {
         name: np.concatenate([part.distances[name] for part in found]) for name in found[0].distances
     }
-    inside = attack.norm == threat["norm"] and (attack.minimal or attack.eps <= threat["eps"])
+    inside = attack.norm == threat["norm"] and bool(attack.minimal or attack.eps <= threat["eps"])
     return Outcome(correct, settings(attack), attack.black_box, seconds, stages, distances, inside)
 
 
 def _probes(model: keras.Model, taken: Examples, threat: dict[str, Any], seed: int) -> dict[str, float]:
     """What the checks measure for themselves, on the first examples of all that are classified rightly."""
-    reseed(model, Noise((seed, 0)))
     images, labels = taken.images[: 2 * MOST], taken.labels[: 2 * MOST]
-    right = np.flatnonzero(blocks.classified(model, images, labels).standing[""])[:MOST]
-    return probe(model, images[right], labels[right], ThreatModel(threat["norm"], threat["eps"]), seed=seed)
+    with reseeded(model, Noise((seed, 0))):
+        right = np.flatnonzero(blocks.classified(model, images, labels).standing[""])[:MOST]
+        ball = ThreatModel(threat["norm"], threat["eps"])
+        return probe(model, images[right], labels[right], ball, seed=seed)
 
 
 def identity(model: keras.Model) -> dict[str, str]:

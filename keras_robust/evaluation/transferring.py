@@ -24,7 +24,7 @@ from keras_robust.evaluation.source import examples_of, threat_of
 from keras_robust.files import write_text
 from keras_robust.models.precision import in_float32
 from keras_robust.models.valid import check_model
-from keras_robust.noise import Noise, reseed
+from keras_robust.noise import Noise, reseeded
 from keras_robust.validation import check_logits, check_seed
 from keras_robust.versions import versions
 
@@ -176,15 +176,17 @@ def transfer(
     taken = examples_of(next(iter(models.values())), examples_from, examples, seed)
     models = {name: in_float32(model) for name, model in models.items()}
     for model in models.values():
-        check_logits(model(taken.images[:8], training=False))
+        with reseeded(model, Noise((seed, 0))):
+            check_logits(model(taken.images[:8], training=False))
     blocks = [slice(first, first + batch_size) for first in range(0, len(taken.labels), batch_size)]
 
     def recognised(images: np.ndarray, number: int) -> np.ndarray:
         """Which images `(B, M)` of a block each model classifies rightly."""
+        found = []
         for model in models.values():
-            reseed(model, Noise((seed, number)))
-        labels = taken.labels[blocks[number]]
-        return np.stack([classify(model, images) == labels for model in models.values()], axis=1)
+            with reseeded(model, Noise((seed, number))):
+                found.append(classify(model, images) == taken.labels[blocks[number]])
+        return np.stack(found, axis=1)
 
     clean = np.concatenate([recognised(taken.images[rows], number) for number, rows in enumerate(blocks)])
     matrix = []

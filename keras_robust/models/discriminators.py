@@ -19,7 +19,8 @@ from keras import layers
 from keras_robust.errors import require
 from keras_robust.models.assembly import require_positive, require_sizes
 from keras_robust.models.latent import require_latent
-from keras_robust.models.registry import companions, plain
+from keras_robust.models.registry import companions
+from keras_robust.plain import plain
 from keras_robust.registry import Registry
 from keras_robust.schema import check_options
 

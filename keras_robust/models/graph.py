@@ -55,7 +55,9 @@ def position_of(model: keras.Model, at: str | int | keras.layers.Layer) -> int:
     if isinstance(at, int) and not isinstance(at, bool):
         count = len(model.layers)
         require(
-            -count <= at < count, f"Layer index {at} is outside [{-count}, {count - 1}] of {model.name!r}."
+            -count <= at < count,
+            f"Layer index {at} is outside [{-count}, {count - 1}] of {model.name!r}, "
+            f"which has {', '.join(layer.name for layer in model.layers)}.",
         )
         at = model.layers[at]
     for position, layer in enumerate(layers):

@@ -11,6 +11,7 @@ import keras
 from keras_robust.errors import require, unknown_name
 from keras_robust.models.graph import inner_layers
 from keras_robust.models.latent import LatentClassifier
+from keras_robust.plain import plain
 from keras_robust.registry import Registry
 
 architectures: Registry[Callable[..., LatentClassifier]] = Registry("architecture")
@@ -66,10 +67,3 @@ def wrapped_in(name: str, model: keras.Model, options: Mapping[str, Any]) -> ker
     """
     object.__setattr__(model, "wrapper", {"name": name, **plain(options)})  # past Keras' attribute tracking
     return model
-
-
-def plain(value: Any) -> Any:
-    """Options as plain data: tuples, and what Keras tracks, as lists and dicts."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value

@@ -111,13 +111,18 @@ def _logits_in_place_of(operation: keras.Operation) -> keras.Operation:
     if is_graph(operation):
         return _without_softmax(operation)
     if is_softmax(operation):
-        return keras.layers.Identity(name=operation.name)
+        return keras.layers.Identity(name=operation.name, dtype=_precision(operation))
     if isinstance(operation, keras.layers.Dense):
         return DenseLogits(operation, name=operation.name, dtype=operation.dtype_policy)
     raise InputError(
         f"The softmax inside the last layer {operation.name!r} ({type(operation).__name__}) cannot be left "
         "out. Valid: a Softmax or Activation layer, or a Dense layer with activation='softmax'."
     )
+
+
+def _precision(softmax: keras.Operation) -> str:
+    """The dtype policy of a softmax; a function that is no layer keeps what it is given."""
+    return softmax.dtype_policy.name if isinstance(softmax, keras.layers.Layer) else "float32"
 
 
 def _trace(

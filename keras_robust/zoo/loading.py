@@ -127,10 +127,15 @@ def _rebuilt(directory: Path, card: Card, variant: str | None) -> keras.Model:
 
 def variant_of(classifier: LatentClassifier, variant: str | None) -> keras.Model:
     """A variant of a classifier that was opened; None: its default."""
-    wrapper = _wrapper(classifier.card, variant)
-    model = _wrapped(classifier, classifier.companions, wrapper) if wrapper else classifier
+    model = shown(classifier.card, classifier, variant)
     known = {name: getattr(classifier, name) for name in ("card", *DECLARED)}
-    return _declare(model, **known, variant=variant or "", wrapper=wrapper)
+    return _declare(model, **known, variant=variant or "")
+
+
+def shown(card: Card, classifier: LatentClassifier, variant: str | None = None) -> keras.Model:
+    """What a variant of a card makes of its classifier, opened or not; None: its default."""
+    wrapper = _wrapper(card, variant)
+    return _wrapped(classifier, classifier.companions, wrapper) if wrapper else classifier
 
 
 def _declare(model: keras.Model, **known: Any) -> keras.Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from keras_robust.errors import InputError, require, unknown_name
 from keras_robust.files import replacing, user_path, write_weights
 from keras_robust.packaged import packaged
 from keras_robust.zoo.cards import CARD, WORST_CASE, Card, check_name
-from keras_robust.zoo.loading import DECLARED, build
+from keras_robust.zoo.loading import DECLARED, build, shown
 from keras_robust.zoo.lookup import user_directory
 from keras_robust.zoo.weights import sha256_and_size
 
@@ -42,7 +42,8 @@ def save(
         classifier: built by `models.build` (or a recipe).
         name: the entry's name.
         recipe: what trained it.
-        report: what `evaluate` found.
+        report: what `evaluate` found of the classifier, or of the variant that its name stands for (an
+            ensemble, if it was trained for one).
         directory: where entries lie; default: the user's zoo, where `load(name)` finds it.
         overwrite: replace an entry of this name.
 
@@ -50,8 +51,8 @@ def save(
         The entry's directory, `<directory>/<name>`, with `card.yaml` and `model.weights.h5`.
 
     Raises:
-        InputError: a classifier that was not built by name, a bad or taken name, or a place that cannot
-            be written.
+        InputError: a classifier that was not built by name, a bad or taken name, a report of another
+            classifier or variant or of a part of the examples, or a place that cannot be written.
 
     >>> import keras_robust as kr, tempfile
     >>> path = save(kr.models.build("small_cnn"), "mine", directory=tempfile.mkdtemp())
@@ -77,7 +78,7 @@ def describe(
     name: str,
     recipe: Recipe | None = None,
     report: Report | None = None,
-    further: Iterable[Report] = (),
+    further: Sequence[Report] = (),
     variants: Mapping[str, tuple[keras.Model, Report]] = MappingProxyType({}),
     seconds: float | None = None,
 ) -> Card:
@@ -114,14 +115,16 @@ def describe(
     card = Card(name=name, architecture={**built_of, **shapes}, companions=companions, **declared)
     if recipe is not None:
         card = replace(card, **_trained(recipe, seconds))
+    model = shown(card, classifier)
+    for measured in filter(None, (report, *further)):
+        _check_whole(name, model, measured)
     if report is not None:
-        _check_whole(name, classifier, report)
         # Of examples without a name it does not say the dataset.
         card = replace(card, dataset=report.dataset or card.dataset, threat=dict(report.threat))
-        card = replace(card, **_measured(card, classifier, report))
+        card = replace(card, **_measured(card, model, report))
     return replace(
         card,
-        further=[_further(card, classifier, other) for other in further],
+        further=[_further(card, model, other) for other in further],
         variants={**card.variants, **{key: _variant(card, key, *of) for key, of in variants.items()}},
     )
 
@@ -220,7 +223,7 @@ def _trained(recipe: Recipe, seconds: float | None) -> dict[str, Any]:
     }
 
 
-def _check_whole(name: str, classifier: keras.Model, report: Report) -> None:
+def _check_whole(name: str, model: keras.Model, report: Report) -> None:
     """Refuse a report of other weights, or of a part of the examples."""
     from keras_robust.evaluation.run import identity
 
@@ -229,13 +232,13 @@ def _check_whole(name: str, classifier: keras.Model, report: Report) -> None:
     )
     told = {key: value for key, value in report.digests.items() if key != "data"}
     require(
-        not told or told == identity(classifier),
-        f"{name}: the report is of other weights than the classifier has, or of another variant. Evaluate it "
-        "again.",
+        not told or told == identity(model),
+        f"{name}: the report is of other weights than the classifier has, or of another variant than its "
+        "name stands for. Evaluate it again.",
     )
 
 
-def _measured(card: Card, classifier: LatentClassifier, report: Report) -> dict[str, Any]:
+def _measured(card: Card, model: keras.Model, report: Report) -> dict[str, Any]:
     return {
         "flags": list(report.flags),
         "results": _results(report),
@@ -244,7 +247,7 @@ def _measured(card: Card, classifier: LatentClassifier, report: Report) -> dict[
             "seed": report.seed,
             "versions": dict(report.versions),
             "stages": _stages(report),
-            "command": _command(card, classifier, report),
+            "command": _command(card, model, report),
         },
     }
 

@@ -1,5 +1,6 @@
 """What an evaluation finds, on which examples, and what it refuses."""
 
+import json
 import random
 
 import keras
@@ -12,7 +13,7 @@ from reports import without_seconds
 from keras_robust import data, models
 from keras_robust.attacks import DDN, FGSM, PGD, Attack, Square
 from keras_robust.errors import InputError
-from keras_robust.evaluation import evaluate
+from keras_robust.evaluation import evaluate, transfer
 from keras_robust.evaluation.masked import saturated
 from keras_robust.models import split
 from keras_robust.zoo import Card
@@ -158,6 +159,31 @@ def test_the_model_is_left_as_it_was(build_conv_classifier, few):
     evaluate(model, (images, labels % 5), ["pgd-2", "square-5"], eps=EPS, progress=False)
     for left, right in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+def test_radii_that_numpy_made_are_kept_in_a_report(digits_classifier, few, tmp_path):
+    (radius,) = np.linspace(0.1, 0.1, 1)
+    report = quiet(digits_classifier, few, FGSM(eps=radius), eps=radius)
+    (again,) = json.loads(report.to_json(tmp_path / "report.json").read_text())["outcomes"].keys() - {"clean"}
+    assert report.outcomes[again].counted and report.worst_case == report.accuracy[again]
+
+
+def test_without_a_choice_gradients_and_a_search_are_tried_on_images_and_on_points(linear, few):
+    images, labels = few
+    on_points = linear(np.array([[1.0, -1.0], [-1.0, 1.0]], "float32"), (2,))
+    points, sides = np.array([[0.3, 0.4], [0.9, 0.2]], "float32"), np.array([1, 0])
+    asked = {"eps": 0.2, "checks": False, "progress": False}
+    report = evaluate(on_points, (points, sides), **asked)
+    assert list(report.outcomes) == ["clean", "pgd-40", "rays-1000"]
+    assert report.outcomes["pgd-40"].correct.tolist() == report.outcomes["rays-1000"].correct.tolist()
+    assert report.outcomes["pgd-40"].correct.tolist() == [False, True], "they are 0.05 and 0.35 from the line"
+    on_images = linear(np.eye(64, 10, dtype="float32"), (8, 8, 1))
+    report = evaluate(on_images, (images[:5], labels[:5]), **asked)
+    assert list(report.outcomes) == ["clean", "pgd-40", "square-1000"]
+    with pytest.raises(InputError, match=r"draws squares in images.*\(None, 2\)"):
+        evaluate(on_points, (points, sides), ["pgd-40", "square-5"], **asked)
+    with pytest.raises(InputError, match="for 4 classes or more"):
+        evaluate(on_points, (points, sides), ["autoattack"], **asked)
 
 
 def test_a_model_that_no_example_survives_is_reported(linear, few):
@@ -346,3 +372,13 @@ def test_a_classifier_that_draws_noise_gives_the_same_report_again(digits_classi
     assert reports[0] == reports[1]
     other = without_seconds(quiet(jittery, few, "pgd-3", "square-20", batch_size=50, seed=1))
     assert other["outcomes"] != reports[0]["outcomes"]
+
+
+def test_a_classifier_that_draws_noise_goes_on_with_what_it_would_have_drawn(digits_classifier, few):
+    images = keras.Input((8, 8, 1))
+    jittery = keras.Model(images, digits_classifier(Jitter()(images)))
+    (state,) = (kept for kept in jittery.variables if kept.name == "seed_generator_state")
+    before = np.copy(state)
+    quiet(jittery, few, "fgsm", checks=True)
+    transfer({"a": jittery, "b": jittery}, few, "fgsm", eps=EPS, progress=False)
+    np.testing.assert_array_equal(state, before)

@@ -109,3 +109,13 @@ def test_images_in_which_nothing_can_be_planted_are_left_out(images):
     )
     assert planted_success(constant, images, THREAT, examples=3) == (0, 0, 0)
     assert planted_success(models.build("small_cnn"), images[:0], THREAT) == (0, 0, 0)
+
+
+def test_the_global_policy_does_not_blur_the_readout(honest, images):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        found = planted_success(honest, images, THREAT, PGD(eps=0.15), examples=12)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert found == planted_success(honest, images, THREAT, PGD(eps=0.15), examples=12)

@@ -224,6 +224,19 @@ def test_stripped_logits_are_those_under_the_softmax():
     equal(split(linear, at="hidden", strip_softmax=True)(IMAGES), linear(IMAGES))
 
 
+@pytest.mark.parametrize("end", [layers.Softmax, lambda **kept: layers.Activation("softmax", **kept)])
+def test_logits_under_a_softmax_in_float32_are_in_float32(end):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        last = [layers.Dense(3, dtype="float32", name="last"), end(dtype="float32")]
+        model = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(name="flat"), *last])
+        classifier = split(model, at="flat", strip_softmax=True)
+    finally:
+        keras.config.set_dtype_policy(before)
+    np.testing.assert_allclose(keras.ops.softmax(classifier(IMAGES)), model(IMAGES), atol=1e-6)
+
+
 def test_the_layer_that_loses_its_softmax_can_be_the_cut():
     model = sequential("softmax")
     classifier = split(model, at=model.layers[-1], strip_softmax=True)
@@ -308,7 +321,7 @@ def two_outputs():
     [
         (sequential, "hiden", "Did you mean 'hidden'.*Valid: conv, flat, hidden, logits, norm"),
         (sequential, layers.Dense(1, name="stranger"), "Unknown layer: 'stranger'"),
-        (sequential, 5, r"index 5 is outside \[-5, 4\]"),
+        (sequential, 5, r"index 5 is outside \[-5, 4\].*which has conv, norm, flat, hidden, logits"),
         (sequential, -6, r"index -6 is outside \[-5, 4\]"),
         (sequential, True, "Unknown layer: True"),
         (skipping, 0, "Unknown layer"),  # the images

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from keras_robust import data, detection, evaluation, models, zoo
+from keras_robust import data, detection, evaluation, models, recipes, zoo
 from keras_robust.cli import main
 from keras_robust.errors import InputError
 from keras_robust.zoo import Card
@@ -196,3 +196,20 @@ def test_a_bad_word_on_a_detector_is_told_of(guarded, name, changes, said):
     (entry / "card.yaml").write_text(json.dumps(card))
     with pytest.raises(InputError, match=said):
         Card.read(entry / "card.yaml")
+
+
+def test_the_results_of_a_card_are_of_the_variant_that_its_name_stands_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_ROBUST_ZOO", str(tmp_path))
+    classifier = recipes.load("rse_mnist", "smoke").build().classifier
+    options = {**classifier.variants["ensemble"]["wrapper"]}
+    ensemble = models.wrappers[options.pop("name")](classifier, **options)
+    digits = np.random.default_rng(0).random((9, 28, 28, 1), "float32"), np.arange(9)
+    asked = {"eps": 0.1, "progress": False, "checks": False}
+    of_one, of_all = (evaluation.evaluate(kind, digits, ["fgsm"], **asked) for kind in (classifier, ensemble))
+    with pytest.raises(InputError, match="of another variant than its name stands for"):
+        zoo.save(classifier, "mine", report=of_one)
+    zoo.save(classifier, "mine", report=of_all)
+    expected = {name: round(value, 2) for name, value in of_all.accuracy.items()}
+    assert {name: zoo.card("mine").results[name] for name in expected} == expected
+    again = evaluation.evaluate(zoo.load("mine"), digits, ["fgsm"], **asked)
+    assert again.accuracy == of_all.accuracy and again.digests == of_all.digests
