@@ -34,7 +34,7 @@ def classifier(digits_classifier):
 
 @pytest.fixture(scope="module")
 def few(digits):
-    return digits[0][:80], digits[1][:80]
+    return digits[0][:40], digits[1][:40]
 
 
 def read(path):
@@ -69,7 +69,7 @@ def test_a_model_without_latent_is_told_of_split(name, digits_classifier, few):
 
 @pytest.mark.parametrize(
     ("attack", "words"),
-    [(None, "Give an attack"), (np.zeros((3, 8, 8, 1), "float32"), "one adversarial image for each of 80")],
+    [(None, "Give an attack"), (np.zeros((3, 8, 8, 1), "float32"), "one adversarial image for each of 40")],
 )
 def test_a_wrong_attack_is_told(classifier, few, attack, words):
     with pytest.raises(InputError, match=words):
@@ -81,19 +81,22 @@ def test_a_wrong_attack_is_told(classifier, few, attack, words):
 
 def test_the_map_tells_what_became_of_each_example(classifier, few, tmp_path):
     images, labels = few
-    before = classify(classifier, images)
-    after = classify(classifier, FGSM(eps=EPS)(classifier, images, labels))
+    seen = images, FGSM(eps=EPS)(classifier, images, labels)
+    before, after = (classify(classifier, shown) for shown in seen)
+    logits = [np.asarray(classifier(shown), float) for shown in seen]
+    entropies = [stats.entropy(softmax(scores, axis=1), axis=1) for scores in logits]
     right, stands = before == labels, after == labels
-    expected = {"successful": right & ~stands, "failed": right & stands, "all": np.full(80, True)}
+    expected = {"successful": right & ~stands, "failed": right & stands, "all": np.full(40, True)}
     for show, rows in expected.items():
         found = latent_map(classifier, few, FGSM(eps=EPS), show=show, perplexity=10)
-        assert found.points.shape == (80 + rows.sum(), 2) and np.isfinite(found.points).all()
-        assert (found.kind[:80] == "clean").all()
-        np.testing.assert_array_equal(found.index[80:], np.flatnonzero(rows))
+        assert found.points.shape == (40 + rows.sum(), 2) and np.isfinite(found.points).all()
+        assert (found.kind[:40] == "clean").all()
+        np.testing.assert_array_equal(found.index[40:], np.flatnonzero(rows))
         np.testing.assert_array_equal(found.prediction, [*before, *after[rows]])
         np.testing.assert_array_equal(found.label, [*labels, *labels[rows]])
+        np.testing.assert_allclose(found.entropy, [*entropies[0], *entropies[1][rows]], atol=1e-5)
         if show != "all":
-            assert set(found.kind[80:]) == {show}
+            assert set(found.kind[40:]) == {show}
 
 
 def test_classes_that_are_apart_stay_apart(classifier, digits):
@@ -107,13 +110,13 @@ def test_classes_that_are_apart_stay_apart(classifier, digits):
 
 def test_none_to_show_is_said(classifier, few):
     found = latent_map(classifier, few, few[0], show="successful")
-    assert len(found.points) == 80
-    assert found.notes == ["There is no successful adversarial example among 80."]
+    assert len(found.points) == 40
+    assert found.notes == ["There is no successful adversarial example among 40."]
 
 
 def test_bad_options_of_the_map_are_told(classifier, few):
-    with pytest.raises(InputError, match="perplexity must be > 0 and below the number of points, 160"):
-        latent_map(classifier, few, few[0], perplexity=160)
+    with pytest.raises(InputError, match="perplexity must be > 0 and below the number of points, 80"):
+        latent_map(classifier, few, few[0], perplexity=80)
     with pytest.raises(InputError, match=r"'succesful'\. Did you mean 'successful'"):
         latent_map(classifier, few, few[0], show="succesful")
 

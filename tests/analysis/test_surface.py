@@ -54,6 +54,10 @@ def test_on_a_linear_model_the_surface_has_a_closed_form(space, classifier, few)
         np.testing.assert_allclose(at.loss[:, 2], expected, rtol=1e-3, atol=1e-5)
         assert (at.prediction[:, 2] == (along @ weights + bias).argmax(axis=1)).all()
         assert at.loss[-1, 2] > at.loss[0, 2], "it rises along the gradient"
+        second = orthogonal_signs(first.astype("float32"), np.random.default_rng(0))
+        across = point + at.offsets[:, None] * second
+        expected = cross_entropy(across, weights, bias, at.label)
+        np.testing.assert_allclose(at.loss[2], expected, rtol=1e-3, atol=1e-5)
 
 
 def test_each_kind_is_what_it_is_called(classifier, few):
@@ -87,6 +91,9 @@ def test_in_l2_the_axes_have_unit_length(classifier, few):
     first = np.sign((weights * (probabilities - np.eye(10)[at.label])).sum(axis=1))
     end = point + 0.5 * first / np.linalg.norm(first)
     assert at.loss[2, 1] == pytest.approx(cross_entropy(end, weights, bias, at.label), rel=1e-3)
+    second = orthogonal_signs(first.astype("float32"), np.random.default_rng(0))
+    end = point + 0.5 * second / np.linalg.norm(second)
+    assert at.loss[1, 2] == pytest.approx(cross_entropy(end, weights, bias, at.label), rel=1e-3)
 
 
 @given(st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=60), st.integers(0, 2**32))

@@ -127,6 +127,15 @@ def test_what_fools_the_model_nowhere_is_still_its_worst_image_found(linear):
     np.testing.assert_allclose(found, images - 0.1, rtol=1e-6)
 
 
+def test_what_fools_the_model_is_found_even_where_the_objective_is_lower(linear):
+    """The objective is largest at 0.5, which is class 0; the climb begins or goes beyond 0.55."""
+    model = linear(np.array([[0.0, 20.0]], "float32"), (1, 1, 1), bias=[0.0, -11.0])
+    images, labels = np.full((4, 1, 1, 1), 0.5, "float32"), np.zeros(4, int)
+    attack = APGD(eps=0.1, steps=10, loss=lambda labels, logits: -ops.square(logits[:, 1] + 1.0))
+    assert (classify(model, images) == 0).all()
+    assert (classify(model, attack(model, images, labels)) == 1).all()
+
+
 def test_targets_are_the_likeliest_other_classes(linear):
     weights = np.diag([1.0, 2.0, 3.0, 4.0]).astype("float32")
     model = linear(weights, (2, 2, 1))

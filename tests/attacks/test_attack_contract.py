@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+from functools import partial
 
 import keras
 import numpy as np
@@ -24,6 +25,7 @@ from keras_robust.attacks import (
     get_objective,
     objectives,
 )
+from keras_robust.attacks.autoattack import VERSIONS
 from keras_robust.attacks.compiling import trace_count
 from keras_robust.errors import InputError
 from keras_robust.threat import NORMS, ThreatModel
@@ -38,6 +40,7 @@ STRENGTH = {
     "initial_const": 1.0,
     "binary_search_steps": 3,
 }
+SHORT = {"steps": 10, "queries": 300, "classes": 2}  # of a stage of AutoAttack
 # Options that may change without a new trace.
 CHANGES = {
     "eps": 0.1,
@@ -71,6 +74,22 @@ def accepts(name, norm):
         return bool(make(name, norm))
     except InputError:
         return False
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_stages():
+    """AutoAttack takes no budget; what its stages are is the matter of test_sequence."""
+    with pytest.MonkeyPatch.context() as patch:
+        for version, stages in VERSIONS.items():
+            patch.setitem(VERSIONS, version, partial(shortened, stages))
+        yield
+
+
+def shortened(stages, **common):
+    for name, stage in stages(**common):
+        known = {field.name for field in dataclasses.fields(stage)}
+        short = {option: value for option, value in SHORT.items() if option in known}
+        yield name, dataclasses.replace(stage, **short)
 
 
 CASES = [case for case in itertools.product(attacks, NORMS) if accepts(*case)]

@@ -8,6 +8,8 @@ from scipy.optimize import linprog, minimize
 
 from keras_robust.attacks import FAB, FABTargeted, classify
 from keras_robust.attacks.hyperplane import step_to_hyperplane
+from keras_robust.attacks.minimal import Nearest
+from keras_robust.noise import Noise
 from keras_robust.threat import ThreatModel
 
 
@@ -140,3 +142,10 @@ def test_it_keeps_to_its_algorithm(digits_classifier, digits, targeted, steps, n
     distance = np.asarray(ThreatModel(norm).distance(found, images))
     np.testing.assert_allclose(distance, np.where(np.isinf(expected), 0, expected), atol=1e-4)
     assert np.isfinite(expected).any()
+
+
+def test_a_restart_is_half_as_far_away_as_what_is_found():
+    images, distances = np.full((3, 4, 4, 1), 0.5, "float32"), np.array([0.2, np.inf, 0.7], "float32")
+    start = FAB(eps=0.4)._random_start(images, Nearest(images, distances), Noise((0, 0)))
+    away = np.abs(np.asarray(start) - images).max(axis=(1, 2, 3))
+    np.testing.assert_allclose(away, [0.1, 0.2, 0.2], rtol=1e-5)

@@ -430,3 +430,20 @@ def test_images_of_another_size_have_a_graph_of_their_own():
         images = np.full((2, size, size, 1), 0.5, "float32")
         found = PGD(eps=0.1, steps=2)(model, images, np.array([0, 1]))
         assert found.shape == images.shape and np.abs(found - images).max() > 0
+
+
+def still(**options):
+    """A step that moves nothing to speak of: what is found is where it began."""
+    return PGD(eps=0.1, steps=1, step_size=1e-9, **options)
+
+
+def test_a_normal_start_is_as_far_away_as_that_of_trades(two_classes):
+    images = np.full((200, *SHAPE), 0.5, "float32")
+    drawn = still(start="normal")(two_classes, images, np.zeros(200, int)) - images
+    assert drawn.std() == pytest.approx(0.001, rel=0.1) and abs(drawn.mean()) < 1e-4
+
+
+def test_every_batch_draws_for_itself(two_classes):
+    images = np.full((2, *SHAPE), 0.5, "float32")
+    one, other = still()(two_classes, images, np.zeros(2, int), batch_size=1)
+    assert np.abs(one - other).max() > 0.01

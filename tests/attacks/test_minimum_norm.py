@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from keras_robust.attacks import CWL2, DDN, FAB, FABTargeted, classify
+from keras_robust.attacks.cw_l2 import _start, descend
+from keras_robust.attacks.minimal import none_yet
 from keras_robust.errors import InputError
 from keras_robust.losses import margin
 from keras_robust.threat import ThreatModel
@@ -194,6 +196,26 @@ def ddn_in_numpy(weights, bias, images, labels, steps, gamma=0.05):
         delta *= (radius / length(delta, axis=1))[:, None]
         delta = np.clip(flat + delta, 0, 1) - flat
     return best
+
+
+def test_carlini_and_wagner_descend_by_adam():
+    """Down sum (x - 0.3)^2 in three calls, against Kingma & Ba 2015, algorithm 1."""
+    images = np.zeros((2, 3), "float32")
+    state = _start(none_yet(images))
+
+    def loss(change):
+        candidates = images + change
+        values = keras.ops.sum(keras.ops.square(candidates - 0.3), axis=1)
+        return values, candidates, keras.ops.zeros_like(values, dtype="bool")
+
+    for first, count in ((0, 1), (1, 4), (5, 20)):
+        state = descend(loss, ThreatModel("l2"), images, state, np.float32(0.05), first, np.int32(count))
+    x, mean, square = np.zeros((2, 3)), 0.0, 0.0
+    for number in range(1, 26):
+        gradient = 2 * (x - 0.3)
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        x = x - 0.05 * (mean / (1 - 0.9**number)) / (np.sqrt(square / (1 - 0.999**number)) + 1e-8)
+    np.testing.assert_allclose(state.change, x, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 40])

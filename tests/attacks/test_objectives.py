@@ -9,8 +9,9 @@ import tensorflow as tf
 from scipy import special
 
 from keras_robust import losses
-from keras_robust.attacks import PGD, Goal, View, objectives
+from keras_robust.attacks import PGD, Evasion, Goal, View, objectives
 from keras_robust.attacks.ascent import aim
+from keras_robust.attacks.center_objectives import OnCosines
 from keras_robust.attacks.gradient import value_and_input_gradient
 from keras_robust.attacks.objective import Objective, Weighted, get_objective, to_config
 from keras_robust.attacks.view import observe
@@ -182,6 +183,24 @@ def test_a_sum_asks_for_what_its_parts_ask_for():
     plain = Weighted(["cross_entropy", {"name": "margin", "confidence": 3.0}], [1, -2])
     assert not plain.needs_clean and plain.targetable
     assert plain.label == "1 cross_entropy + -2 margin"
+    sums = [Weighted(["cross_entropy", other], [1, 1]) for other in ("margin", "transport", "dlr")]
+    assert [one.coupled for one in sums] == [False, True, False]
+    assert [one.least_classes(targeted=False) for one in sums] == [2, 2, 3]
+    assert [one.least_classes(targeted=True) for one in sums] == [2, 2, 4]
+
+
+@pytest.mark.parametrize("around", [Evasion, OnCosines])
+def test_what_is_around_an_objective_asks_for_what_it_asks_for(around):
+    inner = [get_objective(name) for name in ("cross_entropy", "kl", "transport", "dlr")]
+    for one, other in zip(map(around, inner), inner, strict=True):
+        assert (one.needs_clean, one.targetable, one.coupled) == (
+            other.needs_clean,
+            other.targetable,
+            other.coupled,
+        )
+        assert [one.least_classes(targeted) for targeted in (False, True)] == [
+            other.least_classes(targeted) for targeted in (False, True)
+        ]
 
 
 @pytest.mark.parametrize("config", [SUM, {"name": "margin", "confidence": 3.0}, {"name": "kl"}])

@@ -6,7 +6,17 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from keras_robust.attacks import APGD, PGD, Adaptive, APGDTargeted, Attack, AutoAttack, FABTargeted, Square
+from keras_robust.attacks import (
+    APGD,
+    FAB,
+    PGD,
+    Adaptive,
+    APGDTargeted,
+    Attack,
+    AutoAttack,
+    FABTargeted,
+    Square,
+)
 from keras_robust.attacks.sequence import Sequence
 from keras_robust.errors import InputError
 from keras_robust.models.precision import bfloat16_copy
@@ -58,10 +68,25 @@ def test_the_standard_version_has_its_authors_settings():
 
 def test_the_other_versions():
     plus, rand, fast = (AutoAttack(eps=0.1, version=name).stages for name in ("plus", "rand", "fast"))
-    assert list(plus) == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
-    assert [getattr(stage, "restarts", 1) for stage in plus.values()] == [5, 5, 5, 1, 1, 1]
-    assert [(stage.loss, stage.samples) for stage in rand.values()] == [("cross_entropy", 20), ("dlr", 20)]
-    assert "bfloat16" in {stage.search_dtype for stage in fast.values()}
+    ball, half = {"eps": 0.1}, {"eps": 0.1, "search_dtype": "bfloat16"}
+    assert plus == {
+        "apgd-ce": APGD(loss="cross_entropy", steps=100, restarts=5, **ball),
+        "apgd-dlr": APGD(loss="dlr", steps=100, restarts=5, **ball),
+        "fab": FAB(steps=100, restarts=5, **ball),
+        "square": Square(queries=5000, p_init=0.8, rescale=False, **ball),
+        "apgd-t": APGDTargeted(loss="dlr", steps=100, classes=9, restarts=1, **ball),
+        "fab-t": FABTargeted(steps=100, classes=9, restarts=1, **ball),
+    }
+    assert list(plus) == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"], "in this order"
+    assert rand == {
+        "apgd-ce": APGD(loss="cross_entropy", steps=100, restarts=1, samples=20, **ball),
+        "apgd-dlr": APGD(loss="dlr", steps=100, restarts=1, samples=20, **ball),
+    }
+    assert fast == {
+        "apgd-ce": APGD(loss="cross_entropy", steps=100, restarts=1, **half),
+        "apgd-t": APGDTargeted(loss="dlr", steps=100, classes=9, restarts=1, **half),
+        "square": Square(queries=5000, p_init=0.8, rescale=False, **ball),
+    }
     with pytest.raises(InputError, match="Unknown version of AutoAttack"):
         AutoAttack(eps=0.1, version="standart")
 

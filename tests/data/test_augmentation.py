@@ -121,6 +121,16 @@ def test_color_jitter_parts(images):
     ratio = saturation(build([{**off, "saturation": 0.3}], SHAPE)(pale, SEED)) / saturation(pale)
     assert 0.7 - 1e-3 <= ratio.min() < 0.85 and 1.15 < ratio.max() <= 1.3 + 1e-3
 
+    red = np.broadcast_to(np.float32([0.8, 0.2, 0.2]), images.shape)
+    turned = tf.image.rgb_to_hsv(build([{**off, "hue": 0.05}], SHAPE)(red, SEED))[..., 0].numpy()
+    turns = (turned + 0.5) % 1 - 0.5  # red is at 0
+    assert -0.05 - 1e-3 <= turns.min() < -0.025 and 0.025 < turns.max() <= 0.05 + 1e-3
+
+    dim = 0.4 + 0.2 * images
+    spread = build([{**off, "contrast": 0.3}], SHAPE)(dim, SEED).numpy().std(axis=(1, 2, 3))
+    ratio = spread / dim.std(axis=(1, 2, 3))
+    assert 0.7 - 1e-2 <= ratio.min() < 0.85 and 1.15 < ratio.max() <= 1.3 + 1e-2
+
 
 def test_augmentations_are_applied_in_order_with_draws_of_their_own(images):
     twice = build(["pad_crop", "pad_crop"], SHAPE)(images, SEED).numpy()

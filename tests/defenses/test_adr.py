@@ -1,6 +1,7 @@
 """A step of ADR equals its formula, written out with all pairs at once, for every switch."""
 
 import random
+from functools import cache
 
 import keras
 import numpy as np
@@ -104,11 +105,19 @@ def stepped(name, climbed="cross_entropy", **options):
     return start, defense, logs
 
 
+def climbed_by(case):
+    return "kl" if CASES[case].get("base") == "trades" else "cross_entropy"
+
+
+@cache
+def step_of(case):
+    return stepped("adr", climbed_by(case), **CASES[case])
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_one_step_by_hand(case):
-    options = CASES[case]
-    climbed = "kl" if options.get("base") == "trades" else "cross_entropy"
-    start, defense, logs = stepped("adr", climbed, **options)
+    options, climbed = CASES[case], climbed_by(case)
+    start, defense, logs = step_of(case)
     expected_loss, expected = by_hand(formula(**options), climbed, start, *batch(), np.ones(8, "float32"))
     assert logs["loss"] == pytest.approx([expected_loss], rel=1e-5)
     for weight, by_oracle in zip(defense.classifier.get_weights(), expected, strict=True):
@@ -117,7 +126,7 @@ def test_one_step_by_hand(case):
 
 def test_every_option_matters():
     """Otherwise a step by hand could not tell its switch from the default."""
-    ends = {case: stepped("adr", **CASES[case])[1].classifier.get_weights() for case in CASES}
+    ends = {case: step_of(case)[1].classifier.get_weights() for case in CASES}
     for case, end in ends.items():
         for other, another in ends.items():
             same = all(np.allclose(*pair, rtol=0, atol=1e-6) for pair in zip(end, another, strict=True))

@@ -1,5 +1,7 @@
 """What holds for every registered defense, as for any Keras model."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -351,3 +353,24 @@ def test_input_gradient_is_that_of_the_sum():
     defense = build("standard")
     gradient = defense.input_gradient(lambda x: keras.ops.sum(x**3, axis=(1, 2, 3)), tf.constant(images))
     np.testing.assert_allclose(gradient, 3 * images**2, rtol=1e-5)
+
+
+PUBLISHED = {
+    "adr": {"norm": 1, "alpha": 0.99, "stop_gradient": True, "pairs": "clean_adversarial"},
+    "atld": {"matching_weight": 0.5, "smoothing": 0.5, "on": "logits", "clean_mode": "training"},
+    "bilateral": {"label_mass": 0.5, "gamma": 0.01},
+    "er": {"regularization_weight": 0.1, "clip": 0.01, "critic_steps": 1},
+    "feature_scattering": {"smoothing": 0.5},
+    "lat": {"latent_eps": 0.1, "latent_steps": 7},
+    "mat": {"alpha": 1.0, "beta": 1.0},
+    "rse": {"first": 0.2, "inner": 0.1, "passes": 10},
+    "tla": {"triplet_weight": 2.0, "norm_weight": 0.001, "margin": 0.03},
+    "trades": {"beta": 6.0},
+    "vae_cla": {"divergence_weight": 0.001},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_options_are_by_default_what_was_published(name):
+    parameters = inspect.signature(defenses[name].__init__).parameters
+    assert {option: parameters[option].default for option in PUBLISHED[name]} == PUBLISHED[name]

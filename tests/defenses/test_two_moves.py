@@ -9,6 +9,7 @@ import tensorflow as tf
 from defense_building import ADVERSARY, CLASSES, batch, build, classifier
 from keras import layers
 
+from keras_robust import losses
 from keras_robust.attacks import PGD, VAT
 from keras_robust.defenses import ATLD, LAT
 from keras_robust.errors import InputError
@@ -161,6 +162,41 @@ def test_images_pass_in_the_mode_that_is_asked_for(mode, ratio_at):
     for _ in range({"logits": 1, "images": 3}[ratio_at]):
         expected = expected / 2 + moved / 2
     np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-5)
+
+
+def normalising_critic():
+    """It sees whether clean and adversarial latents come in one pass: each alone has mean 0 behind it."""
+    random.seed(5)
+    latent = keras.Input((CLASSES,))
+    normalised = layers.BatchNormalization(center=False, scale=False, epsilon=1e-3)(latent)
+    return keras.Model(latent, {"manifold": layers.Reshape(())(layers.Dense(1)(normalised))})
+
+
+def test_the_discriminator_of_atld_sees_both_in_one_pass_and_the_classifier_what_it_has_learnt():
+    judge = normalising_critic()
+    defense = ATLD(classifier(), FULL_STEP, judge, classifier_term="gan", class_weight=0.0, seed=4)
+    prepared = defense._batch((IMAGES, LABELS), training=True)
+    *_, kernel, bias = judge.get_weights()
+
+    def judged(mean, variance):
+        scores = (both - mean) / np.sqrt(variance + 1e-3) @ kernel + bias
+        return losses.manifold_bound(scores[:8, 0], scores[8:, 0])
+
+    for_classifier = defense.loss_terms(prepared)["matching"]
+    for_judge = defense.discriminator_terms(prepared)["manifold"]
+    views = [prepared.views[which].logits for which in ("clean", "adversarial")]
+    both = np.concatenate([np.asarray(logits) for logits in views])
+    np.testing.assert_allclose(for_classifier, judged(0.0, 1.0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(for_judge, -judged(both.mean(axis=0), both.var(axis=0)), rtol=1e-4, atol=1e-5)
+
+
+def test_the_ratio_of_the_gradients_is_limited():
+    for limit in (0.01, 0.02):
+        defense = ATLD(classifier(), FULL_STEP, critic(CLASSES), ratio_limit=limit, seed=4)
+        prepared = defense._batch((IMAGES, LABELS), training=True)
+        found = defense.loss_terms(prepared)["matching"]
+        clean, adversarial = (prepared.views[which].logits for which in ("clean", "adversarial"))
+        np.testing.assert_allclose(found, limit * losses.logit_matching(clean, adversarial), rtol=1e-5)
 
 
 def test_without_the_matching_term_atld_still_trains_both():

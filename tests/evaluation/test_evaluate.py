@@ -66,9 +66,8 @@ class Recorder(Attack):
 def test_attacks_run_on_all_examples_that_are_classified_rightly_and_on_no_other(digits_classifier, few):
     images, labels = few
     recorder, second = Recorder(eps=1.0), Recorder(eps=1.0)
-    report = evaluate(
-        digits_classifier, few, {"first": recorder, "second": second}, eps=1.0, batch_size=50, progress=False
-    )
+    asked = {"eps": 1.0, "batch_size": 50, "checks": False, "progress": False}
+    report = evaluate(digits_classifier, few, {"first": recorder, "second": second}, **asked)
     clean = report.outcomes["clean"].correct
     assert 0 < clean.sum() < len(clean), "or the test could not fail"
     for attack in (recorder, second):  # what the first has fooled is shown to the second too
@@ -125,7 +124,7 @@ def test_what_is_left_open_is_taken_from_the_card_while_the_norm_is_the_same(dig
     object.__setattr__(model, "card", Card("mine", {"name": "mlp"}, threat=threat))
 
     def steps(**options):
-        report = evaluate(model, few, ["pgd-2"], examples=4, progress=False, **options)
+        report = evaluate(model, few, ["pgd-2"], examples=4, checks=False, progress=False, **options)
         used = report.outcomes["pgd-2"].options
         assert report.model == "mine"
         return used["norm"], used["eps"], pytest.approx(used["step_size"])

@@ -27,6 +27,7 @@ def test_a_layer_is_saved_and_loaded(build, tmp_path):
     noise = 6 * getattr(model.layers[0], "stddev", 0.0)
     np.testing.assert_allclose(loaded(IMAGES), expected, atol=1e-6 + 2 * noise)
     assert type(loaded.layers[0]) is type(model.layers[0])
+    assert getattr(loaded.layers[0], "stddev", None) == getattr(model.layers[0], "stddev", None)
 
 
 def test_quantization_rounds_to_the_nearest_of_evenly_spaced_levels():

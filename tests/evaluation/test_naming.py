@@ -123,6 +123,8 @@ def test_attacks_may_be_given_in_several_ways(wanted, expected):
         ({"clean": PGD_3}, "Two attacks are called clean"),
         ([PGD_3, PGD(eps=0.1, steps=3, momentum=1.0)], "Two attacks are called pgd-3"),
         (["fgsm", FGSM(eps=0.1)], "Two attacks are called fgsm"),
+        (PGD(eps=0.1, targeted=True), "an evaluation has no targets. Take an attack with its own"),
+        (PGD(eps=0.1, bounds=(0.0, 2.0)), "evaluated in bounds (0.0, 1.0). Received: bounds=(0.0, 2.0)"),
     ],
 )
 def test_what_is_no_attack_or_hides_one_is_told(wanted, words):

@@ -28,10 +28,14 @@ def transformed(static):
     return with_manifold_transform(static, judge, "imt", eps=0.05)
 
 
+def quiet(model, source, attacks, **options):
+    return evaluation.evaluate(model, source, attacks, eps=EPS, checks=False, progress=False, **options)
+
+
 def test_each_protocol_is_what_it_is_by_hand(static, transformed, digits):
     images, labels = digits[0][:100], digits[1][:100]
     attack = BIM(eps=EPS, steps=5)
-    report = evaluation.evaluate(transformed, (images, labels), {"bim": attack}, eps=EPS, progress=False)
+    report = quiet(transformed, (images, labels), {"bim": attack})
 
     def stands(made_on):
         return classify(transformed, attack(made_on, images, labels)) == labels
@@ -60,11 +64,21 @@ def test_the_stages_of_a_sequence_go_every_way_and_searches_come_last(transforme
     assert asked_for(named) == ["autoattack"]
 
 
-def test_fast_autoattack_goes_every_way(transformed, digits):
-    images, labels = digits[0][:6], digits[1][:6]
+def test_searches_in_bfloat16_go_every_way(transformed, digits):
     fast = AutoAttack(eps=EPS, version="fast")
-    report = evaluation.evaluate(transformed, (images, labels), {"fast": fast}, eps=EPS, progress=False)
-    assert list(report.outcomes) == ["clean", "fast", "fast grey_box"]
+    named = by_protocol({"clean": None, "fast": fast}, transformed)
+    assert list(named) == ["clean", "fast", "fast grey_box"]
+    assert list(named["fast"].stages) == [
+        "apgd-ce",
+        "apgd-t",
+        "apgd-ce second_order",
+        "apgd-t second_order",
+        "square",
+    ]
+    images, labels = digits[0][:6], digits[1][:6]
+    searched = BIM(eps=EPS, steps=2, search_dtype="bfloat16")
+    report = quiet(transformed, (images, labels), {"bim": searched})
+    assert list(report.outcomes) == ["clean", "bim", "bim grey_box"]
 
 
 def test_searches_nearest_images_and_plain_classifiers_are_attacked_as_ever(static, transformed):
@@ -92,15 +106,9 @@ def test_the_name_of_what_comes_with_an_attack_is_taken(transformed):
 def test_variants_of_one_classifier_are_not_taken_for_each_other(transformed, digits, tmp_path):
     def evaluated(wrapper, resume):
         object.__setattr__(transformed, "wrapper", wrapper)
-        return evaluation.evaluate(
-            transformed,
-            (digits[0][:5], digits[1][:5]),
-            {"bim": BIM(eps=EPS, steps=1)},
-            eps=EPS,
-            directory=tmp_path,
-            resume=resume,
-            progress=False,
-        )
+        few = digits[0][:5], digits[1][:5]
+        kept = {"directory": tmp_path, "resume": resume}
+        return quiet(transformed, few, {"bim": BIM(eps=EPS, steps=1)}, **kept)
 
     first = evaluated({"name": "manifold_transform", "mode": "imt"}, False)
     assert first.digests["wrapper"] == '{"mode": "imt", "name": "manifold_transform"}'
@@ -113,7 +121,7 @@ def test_a_transfer_is_white_box_on_its_diagonal(static, transformed, digits):
     attack = BIM(eps=EPS, steps=5)
     models = {"static": static, "transformed": transformed}
     matrix = evaluation.transfer(models, (images, labels), attack, eps=EPS, progress=False)
-    report = evaluation.evaluate(transformed, (images, labels), {"bim": attack}, eps=EPS, progress=False)
+    report = quiet(transformed, (images, labels), {"bim": attack})
     accuracy = matrix.to_dict()["accuracy"]
     assert accuracy["transformed"]["transformed"] == pytest.approx(report.accuracy["bim"])
     assert accuracy["static"]["transformed"] == pytest.approx(report.accuracy["bim grey_box"])

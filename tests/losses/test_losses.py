@@ -92,6 +92,19 @@ def test_values_equal_the_oracle(function, oracle, first):
     np.testing.assert_allclose(values, oracle(first, LOGITS.astype("float64")), rtol=1e-5, atol=1e-6)
 
 
+def test_logits_in_bfloat16_are_judged_in_float32():
+    logits, other = (tf.cast(values, "bfloat16") for values in (LOGITS, OTHER))
+    exact, exact_other = (tf.cast(values, "float64").numpy() for values in (logits, other))
+    for values, expected in (
+        (losses.cross_entropy(LABELS, logits), cross_entropy_oracle(LABELS, exact)),
+        (losses.kl_divergence(other, logits), kl_oracle(exact_other, exact)),
+        (losses.logit_matching(other, logits), np.square(exact - exact_other).mean(axis=1)),
+        (losses.entropy(logits), entropy_oracle(LABELS, exact)),
+    ):
+        assert values.dtype == "float32"
+        np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
+
+
 @each_function
 def test_gradients_equal_finite_differences(function, oracle, first):
     logits = tf.constant(LOGITS)

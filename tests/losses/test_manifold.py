@@ -28,7 +28,7 @@ def jsd(p, q):
 
 
 @pytest.mark.parametrize(("pair", "printed"), [("shifted", 0.337), ("spread", 0.243)])
-def test_the_divergences_of_the_pairs(pair, printed):
+def test_the_oracle_has_the_divergences_that_are_known(pair, printed):
     assert jsd(*PAIRS[pair]) == pytest.approx(printed, abs=5e-4)
 
 

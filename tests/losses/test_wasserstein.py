@@ -84,7 +84,7 @@ def estimate(distance, steps=60, batch=256):
 
 
 def test_the_estimate_grows_linearly_with_the_distance_of_two_gaussians():
-    distances = np.arange(1.0, 7.0)
+    distances = np.array([1.0, 3.0, 5.0])
     estimates = np.array([estimate(distance) for distance in distances])
     assert stats.pearsonr(distances, estimates).statistic ** 2 >= 0.98
     assert (np.diff(estimates) > 0).all()

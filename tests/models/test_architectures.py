@@ -13,6 +13,14 @@ from keras_robust import models
 from keras_robust.errors import InputError
 
 NAMES = list(models.architectures)
+# What is tested of networks whose size does not matter; others are small as they are.
+SMALL = {
+    "cnn_4c3f": {"filters": 4, "hidden": 8},
+    "er_cnn": {"filters": 2},
+    "er_vgg": {"width_multiplier": 0.0625, "hidden": 8},
+    "resnet": {"width": 4},
+    "vgg": {"width_multiplier": 0.0625},
+}
 rng = np.random.default_rng(0)
 
 
@@ -41,11 +49,12 @@ def trainable_parameters(name, **options):
 
 @pytest.fixture(params=NAMES, scope="module")
 def classifier(request):
-    return models.build(request.param)
+    return models.build(request.param, **SMALL.get(request.param, {}))
 
 
-def test_default_build_maps_images_to_float32_latent_and_logits(classifier):
-    name = classifier.architecture["name"]
+@pytest.mark.parametrize("name", NAMES)
+def test_default_build_maps_images_to_float32_latent_and_logits(name):
+    classifier = models.build(name)
     latent, logits = classifier.latent_and_logits(batch(classifier))
     assert classifier.input_shape[1:] == tuple(default(name, "input_shape"))
     assert logits.shape == (3, default(name, "num_classes"))
@@ -92,7 +101,7 @@ def test_smallest_input_builds_and_less_is_refused(name):
     for size in itertools.count():
         resized = (*([size] * len(spatial)), *shape[len(spatial) :])
         try:
-            classifier = models.build(name, input_shape=resized, num_classes=3)
+            classifier = models.build(name, input_shape=resized, num_classes=3, **SMALL.get(name, {}))
             break
         except InputError as error:
             assert "input_shape" in str(error)
@@ -104,7 +113,7 @@ def test_smallest_input_builds_and_less_is_refused(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_mixed_precision_is_in_the_layers_only(name):
     before = keras.config.dtype_policy().name
-    classifier = models.build(name, dtype="mixed_bfloat16")
+    classifier = models.build(name, dtype="mixed_bfloat16", **SMALL.get(name, {}))
     assert keras.config.dtype_policy().name == before
     latent, logits = classifier.latent_and_logits(batch(classifier))
     assert latent.dtype == logits.dtype == "float32"
@@ -286,6 +295,42 @@ def test_rn_34_10_shortcuts_pool_and_pad():
     x = pool_and_pad(pool_and_pad(x, 8), 16)
     latent, _ = classifier.latent_and_logits(images)
     np.testing.assert_allclose(latent, activate(x).mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_resnet_v1_rectifies_between_its_convolutions_and_after_each_sum():
+    """Every branch turns its input around and back, so that nothing is left of it between the two."""
+    classifier = models.build("resnet", input_shape=(8, 8, 3), width=4, version=1)
+    stem, *others = [x for x in inner_layers(classifier) if isinstance(x, keras.layers.Conv2D)]
+    branches = [layer for layer in others if layer.kernel_size == (3, 3)]
+    for number, layer in enumerate(branches):
+        kernel = np.zeros(layer.kernel.shape, "float32")
+        kernel[1, 1] = (-1) ** (number + 1) * np.eye(*kernel.shape[2:])
+        layer.kernel.assign(kernel)
+    images, scale = batch(classifier), np.sqrt(1 + 1e-5)
+    x = np.maximum(convolve(stem, images) / scale, 0)
+    for layer in (layer for layer in others if layer.kernel_size == (1, 1)):
+        x = np.maximum(convolve(layer, x) / scale, 0)
+    latent, _ = classifier.latent_and_logits(images)
+    assert len(branches) == 16 and (x == 0).any() and (x > 0).any()
+    np.testing.assert_allclose(latent, x.mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_cnn_4c3f_by_hand():
+    classifier = models.build("cnn_4c3f", filters=2, hidden=3)
+    shift_weights(classifier)
+    images = x = batch(classifier)
+    weights = iter(classifier.get_weights())
+    for _ in range(2):
+        for _ in range(2):
+            x = np.maximum(tf.nn.conv2d(x, next(weights), 1, "VALID").numpy() + next(weights), 0)
+        b, h, w, c = x.shape
+        x = x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
+    latent, logits = classifier.latent_and_logits(images)
+    x = x.reshape(len(x), -1)
+    np.testing.assert_allclose(latent, x, rtol=1e-4, atol=1e-6)
+    for _ in range(2):
+        x = np.maximum(x @ next(weights) + next(weights), 0)
+    np.testing.assert_allclose(logits, x @ next(weights) + next(weights), rtol=1e-4, atol=1e-6)
 
 
 def test_wide_resnet_shortcuts_project_the_activated_input():

@@ -5,6 +5,7 @@ import random
 import keras
 import numpy as np
 import pytest
+from test_architectures import SMALL
 
 import keras_robust as kr
 from keras_robust import models
@@ -28,8 +29,8 @@ def batch(classifier, size=3):
 @pytest.mark.parametrize("head", heads)
 def test_every_architecture_takes_every_head(name, head, tmp_path):
     options = {"name": head, "dim": 12, "scale": 2.0}
-    classifier = models.build(name, head=options, dtype="mixed_bfloat16")
-    assert classifier.architecture == {"name": name, "head": options}
+    classifier = models.build(name, head=options, dtype="mixed_bfloat16", **SMALL.get(name, {}))
+    assert classifier.architecture == {"name": name, "head": options, **SMALL.get(name, {})}
     images = batch(classifier)
     latent, logits = classifier.latent_and_logits(images)
     num_classes = classifier.output_shape[-1]
@@ -44,7 +45,8 @@ def test_every_architecture_takes_every_head(name, head, tmp_path):
     classifier.save_weights(tmp_path / "model.weights.h5")
     rebuilt = models.build(**classifier.architecture)
     rebuilt.load_weights(tmp_path / "model.weights.h5")
-    np.testing.assert_array_equal(rebuilt.get_weights()[0], classifier.get_weights()[0])
+    for one, other in zip(rebuilt.get_weights(), classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_latent_has_as_many_features_as_without_unless_told():

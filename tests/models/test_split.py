@@ -151,9 +151,14 @@ def test_joint_latent_and_logits_are_one_pass():
     equal(model.get_layer("logits")(joined), logits)
 
 
+@pytest.fixture(scope="module")
+def mobile_net():
+    return keras.applications.MobileNetV2((32, 32, 3), weights=None, classes=7, alpha=0.35)
+
+
 @pytest.mark.parametrize("at", ["out_relu", "block_2_add", "block_2_expand"])
-def test_keras_applications_model(at):
-    model = keras.applications.MobileNetV2((32, 32, 3), weights=None, classes=7, alpha=0.35)
+def test_keras_applications_model(mobile_net, at):
+    model = mobile_net
     images = rng.uniform(size=(2, 32, 32, 3)).astype("float32")
     classifier = split(model, at=at, strip_softmax=True)
     latent, logits = classifier.latent_and_logits(images)

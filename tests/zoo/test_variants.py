@@ -84,7 +84,14 @@ def test_a_wrapped_model_is_kept_no_entry_of_its_own(entry):
 def test_a_card_says_what_a_variant_withstands_and_how_to_repeat_it(entry, classifier):
     variant = zoo.load("mine", "imt")
     report = evaluation.evaluate(
-        variant, "digits", ["bim-2", "square-5"], eps=0.1, norm="linf", examples=9, progress=False
+        variant,
+        "digits",
+        ["bim-2", "square-5"],
+        eps=0.1,
+        norm="linf",
+        examples=9,
+        checks=False,
+        progress=False,
     )
     card = zoo.describe(classifier, "mine", variants={"imt": (variant, report)})
     assert card.variants["static"] is None
