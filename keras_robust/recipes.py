@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from keras_robust.errors import InputError, is_finite, require, unknown_name
+from keras_robust.errors import InputError, require, require_above_zero, require_choice, unknown_name
 from keras_robust.files import parse_yaml, read_yaml
 from keras_robust.packaged import packaged
 from keras_robust.plain import plain
@@ -64,8 +64,7 @@ def load(
     path = _path(name)
     text = read(path)
     base = {key: value for key, value in text.items() if key != "profiles"}
-    if profile not in PROFILES:
-        raise unknown_name("profile", profile, PROFILES)
+    require_choice("profile", profile, PROFILES)
     settings = merged(base, _changes(text, profile, path))
     for key, value in _pairs(overrides):
         _set(settings, key, value, path)
@@ -261,10 +260,8 @@ class Recipe:
         with _said_of("threat"):
             ThreatModel(self.threat["norm"], self.threat["eps"])
             step_size = self.threat.get("step_size")
-            require(
-                step_size is None or (is_finite(step_size) and step_size > 0),
-                f"step_size must be a finite number > 0. Received: {step_size!r}.",
-            )
+            if step_size is not None:
+                require_above_zero(step_size=step_size)
         check_options("guard", self.guard, _guard)
         every = self.guard.get("every", 1)
         require(every >= 1, f"guard: every must be >= 1. Received: {every}.")
@@ -294,10 +291,8 @@ class Recipe:
         schedule, shape = _named(self.schedule)
         name, options = _named(self.optimizer)
         rate: Any = options.get("learning_rate")
-        require(
-            is_finite(rate) and rate > 0,
-            f"optimizer: learning_rate must be a number > 0. Received: {rate!r}.",
-        )
+        with _said_of("optimizer"):
+            require_above_zero(learning_rate=rate)
         options["learning_rate"] = schedules[schedule](rate, steps, self.epochs, **shape)
         try:
             return _optimizers()[name](**options)

@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from keras_robust.errors import InputError, unknown_name
+from keras_robust.errors import InputError, require_choice
 
 
 def check_options(
@@ -32,8 +32,7 @@ def check_options(
     parameters = {name: kind for name, kind in _parameters(target).items() if name not in set(supplied)}
     hints = _hints(target)
     for name, value in options.items():
-        if name not in parameters:
-            raise unknown_name(f"option of {where}", name, parameters)
+        require_choice(f"option of {where}", name, parameters)
         annotation = hints.get(name, _kind_of(parameters[name].default))
         if not _fits(value, annotation):
             raise InputError(_mismatch(where, name, value, annotation))

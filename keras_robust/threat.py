@@ -10,7 +10,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_robust.errors import is_finite, require, unknown_name
+from keras_robust.errors import is_finite, require, require_choice
 from keras_robust.noise import Noise
 
 _TINY = 1e-12
@@ -103,8 +103,7 @@ class ThreatModel:
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise unknown_name("norm", self.norm, NORMS)
+        require_choice("norm", self.norm, NORMS)
         if not ops.is_tensor(self.eps):
             require(
                 self.eps == math.inf or (is_finite(self.eps) and self.eps >= 0),

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from keras_robust.errors import InputError, is_finite, require, unknown_name
+from keras_robust.errors import InputError, is_finite, require, require_choice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,8 +51,7 @@ def strategy(
     """
     for what, seconds in {"join_timeout": join_timeout, "lost_timeout": lost_timeout}.items():
         require(is_finite(seconds) and seconds >= 1, f"{what} must be >= 1 second. Received: {seconds!r}.")
-    if name not in STRATEGIES:
-        raise unknown_name("strategy", name, STRATEGIES)
+    require_choice("strategy", name, STRATEGIES)
     return STRATEGIES[name](join_timeout, lost_timeout)
 
 

@@ -242,7 +242,7 @@ def test_an_unknown_profile_is_told_with_those_there_are():
         ("threat.norm=l3", ["at_digits: threat", "Unknown norm: 'l3'", "l2, linf"]),
         ("threat.eps=-1", ["at_digits: threat: eps", ">= 0", "-1"]),
         ("threat.epsilon=1", ["at_digits", "'epsilon'"]),
-        ("threat.step_size=0", ["at_digits: threat: step_size", "> 0", "Received: 0"]),
+        ("threat.step_size=0", ["at_digits: threat: step_size", "> 0", "step_size=0"]),
         ("adversary.targeted=true", ["at_digits: adversary", "there are no targets"]),
         ("guard.white_box.targeted=true", ["at_digits: guard: white_box", "there are no targets"]),
         ("threat={eps: 0.1}", ["at_digits: threat lacks norm"]),
@@ -258,7 +258,7 @@ def test_an_unknown_profile_is_told_with_those_there_are():
         ("optimizer.learning_rate=1e-5", ["YAML reads 1e-5 as text; write 1.0e-05."]),
         (
             "optimizer.learning_rate=-0.1",
-            ["at_digits: optimizer: learning_rate must be a number > 0", "-0.1"],
+            ["at_digits: optimizer: learning_rate must be a finite number > 0", "-0.1"],
         ),
         ("optimizer={name: adam}", ["at_digits: optimizer: learning_rate"]),
         (

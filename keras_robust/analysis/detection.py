@@ -23,7 +23,7 @@ from keras_robust.detection import (
     roc_auc,
 )
 from keras_robust.detection.evading import check_evading
-from keras_robust.errors import InputError, is_finite, require, unknown_name
+from keras_robust.errors import InputError, is_finite, require, require_choice
 from keras_robust.evaluation.progress import Begin, each
 from keras_robust.evaluation.progress import progress as bars
 from keras_robust.models.valid import check_model
@@ -163,8 +163,7 @@ def detection(
     fit_on = list(attacks) if fit_on is None else fit_on
     require(len(fit_on) > 0, "Name at least one attack to fit on.")
     for name in fit_on:
-        if name not in attacks:
-            raise unknown_name("attack to fit on", name, attacks)
+        require_choice("attack to fit on", name, attacks)
     require(is_finite(share) and 0 < share < 1, f"share must be in (0, 1). Received: share={share!r}.")
     if adaptive is not None:
         check_evading(adaptive)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from keras_robust import data
 from keras_robust.analysis.finding import Finding, columns
-from keras_robust.errors import require
+from keras_robust.errors import require, require_count
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,7 @@ def intrinsic_dimension(
         isinstance(low, int) and isinstance(high, int) and 3 <= low <= high,
         f"nearest must be two integers (k1, k2) with 3 <= k1 <= k2. Received: {nearest!r}.",
     )
-    require(
-        isinstance(examples, int) and examples >= 1,
-        f"examples must be an integer >= 1. Received: {examples!r}.",
-    )
+    require_count(examples=examples)
     points = _points(source, examples, seed)
     require(
         len(points) > high,

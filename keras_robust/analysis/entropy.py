@@ -15,6 +15,9 @@ from keras_robust import losses
 from keras_robust.analysis.finding import Finding, columns
 from keras_robust.analysis.pairs import pairs
 from keras_robust.detection.base import roc_auc
+from keras_robust.errors import require_choice
+
+ADVERSARIAL = ("adversarial", "successful", "failed")  # all of them, and by what became of them
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,11 @@ class PredictionEntropy(Finding):
         """How well the entropy tells adversarial from clean examples, in [0, 1]; 0.5 is chance."""
         return roc_auc(self.clean, self.adversarial)
 
-    @property
-    def roc_auc_successful(self) -> float:
-        """The same for the successful adversarial examples alone; NaN if there is none."""
-        return self._against(self.adversarial[self.successful])
+    def roc_auc_of(self, kind: str) -> float:
+        """The same for the "successful" or "failed" adversarial examples alone; NaN if there is none."""
+        require_choice("kind of adversarial examples", kind, ADVERSARIAL)
+        values = self._kinds()[kind]
+        return roc_auc(self.clean, values) if len(values) else math.nan
 
     def rows(self) -> Iterator[Sequence[Any]]:
         yield "index", "clean", "adversarial", "successful", "failed"
@@ -51,7 +55,7 @@ class PredictionEntropy(Finding):
     def table(self) -> Table:
         table = columns("examples", "number", "mean entropy", "median", "ROC-AUC against clean")
         for kind, values in self._kinds().items():
-            area = "" if kind == "clean" else f"{self._against(values):.4f}"
+            area = "" if kind == "clean" else f"{self.roc_auc_of(kind):.4f}"
             middle = [f"{find(values):.4f}" if len(values) else "" for find in (np.mean, np.median)]
             table.add_row(kind, str(len(values)), *middle, area)
         return table
@@ -73,9 +77,6 @@ class PredictionEntropy(Finding):
             "adversarial": self.adversarial,
             **{kind: self.adversarial[rows] for kind, rows in parts.items()},
         }
-
-    def _against(self, values: np.ndarray) -> float:
-        return roc_auc(self.clean, values) if len(values) else math.nan
 
 
 def prediction_entropy(

@@ -13,7 +13,7 @@ from rich.table import Table
 from keras_robust import losses
 from keras_robust.analysis.finding import Finding, columns
 from keras_robust.analysis.pairs import Pairs, pairs
-from keras_robust.errors import is_finite, require, unknown_name
+from keras_robust.errors import is_finite, require, require_choice
 from keras_robust.models.latent import require_latent
 
 SHOW = ("all", "successful", "failed")
@@ -121,8 +121,7 @@ def latent_map(
     (40, 2)
     """
     require_latent("This map", model)
-    if show not in SHOW:
-        raise unknown_name("choice of adversarial examples", show, SHOW)
+    require_choice("choice of adversarial examples", show, SHOW)
     seen = pairs(model, examples, attack, seed)
     kinds = np.where(seen.successful, "successful", np.where(seen.failed, "failed", _WRONG_BEFORE))
     shown = np.flatnonzero((kinds == show) | (show == "all"))

@@ -38,7 +38,6 @@ class DecisionMap(Finding):
     end: np.ndarray
     label: np.ndarray
     predicted: np.ndarray
-    notes: Sequence[str] = ()
 
     @property
     def accuracy(self) -> float:

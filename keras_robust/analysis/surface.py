@@ -17,7 +17,7 @@ from keras_robust.analysis.finding import Finding, columns
 from keras_robust.analysis.pairs import Pairs, pairs
 from keras_robust.attacks import observe
 from keras_robust.attacks.gradient import value_and_input_gradient
-from keras_robust.errors import is_finite, require, unknown_name
+from keras_robust.errors import is_finite, require, require_choice
 from keras_robust.models.latent import require_head
 from keras_robust.threat import ThreatModel
 
@@ -155,8 +155,7 @@ def loss_surface(
     (17, 17)
     """
     chosen = _spaces(model, spaces)
-    if second not in SECOND_AXES:
-        raise unknown_name("second axis", second, SECOND_AXES)
+    require_choice("second axis", second, SECOND_AXES)
     require(
         isinstance(points, int) and points >= 3 and points % 2 == 1,
         f"points must be an odd integer >= 3. Received: {points!r}.",
@@ -198,8 +197,7 @@ def _spaces(model: keras.Model, spaces: Sequence[str] | None) -> Sequence[str]:
         return SPACES if getattr(model, "head", None) is not None else SPACES[:1]
     require(len(spaces) > 0, f"Name at least one space. Valid: {', '.join(SPACES)}.")
     for space in spaces:
-        if space not in SPACES:
-            raise unknown_name("space", space, SPACES)
+        require_choice("space", space, SPACES)
     if "latent" in spaces:
         require_head("A surface in latent space", model)
     return spaces
@@ -261,7 +259,7 @@ def orthogonal_signs(signs: np.ndarray, random: np.random.Generator) -> np.ndarr
 
 
 def _unit(axis: np.ndarray, threat: ThreatModel) -> np.ndarray:
-    size = float(threat.distance(axis, np.zeros_like(axis))[0])
+    size = float(threat.distance(axis, 0.0)[0])
     return axis / size if size else axis
 
 

@@ -9,12 +9,11 @@ from typing import Any, ClassVar
 import keras
 
 from keras_robust.attacks.apgd import APGD
-from keras_robust.attacks.attempts import require_count
 from keras_robust.attacks.base import Attack, attacks
 from keras_robust.attacks.objective import get_objective, to_config
 from keras_robust.attacks.pgd import PGD
 from keras_robust.attacks.sequence import Sequence
-from keras_robust.errors import require, unknown_name
+from keras_robust.errors import require, require_choice, require_count
 
 VERSIONS = ("full", "loss")
 
@@ -57,10 +56,8 @@ class Adaptive(Sequence):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("steps", self.steps)
-        require_count("restarts", self.restarts)
-        if self.version not in VERSIONS:
-            raise unknown_name("version of the adaptive attack", self.version, VERSIONS)
+        require_count(steps=self.steps, restarts=self.restarts)
+        require_choice("version of the adaptive attack", self.version, VERSIONS)
         require(
             isinstance(self.objectives, Items)
             and not isinstance(self.objectives, str)

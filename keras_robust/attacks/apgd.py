@@ -11,12 +11,13 @@ import numpy as np
 from keras import ops
 
 from keras_robust.attacks.ascent import aim
-from keras_robust.attacks.attempts import LikeliestTargets, RepeatedAttack, require_count
+from keras_robust.attacks.attempts import LikeliestTargets, RepeatedAttack
 from keras_robust.attacks.base import attacks
 from keras_robust.attacks.compiling import gather, on_rows
 from keras_robust.attacks.gradient import gradient_in_loop
 from keras_robust.attacks.objective import Objective, check_targetable, get_objective
 from keras_robust.attacks.view import Goal, observe
+from keras_robust.errors import require_count
 from keras_robust.noise import Noise
 from keras_robust.threat import ThreatModel, choose, per_example
 
@@ -151,8 +152,7 @@ class APGD(RepeatedAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("steps", self.steps)
-        require_count("samples", self.samples)
+        require_count(steps=self.steps, samples=self.samples)
 
     @property
     def objective(self) -> Objective:

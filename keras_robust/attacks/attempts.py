@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.predictions import likeliest, predict_classes
-from keras_robust.errors import require
+from keras_robust.errors import require_count
 from keras_robust.noise import Noise
 
 
@@ -29,7 +29,7 @@ class RepeatedAttack(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("restarts", self.restarts)
+        require_count(restarts=self.restarts)
 
     def _attempt(
         self, model: keras.Model, images: np.ndarray, labels: np.ndarray, targets: Any, noise: Noise
@@ -78,7 +78,7 @@ class LikeliestTargets(RepeatedAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("classes", self.classes)
+        require_count(classes=self.classes)
 
     @property
     def has_targets(self) -> bool:
@@ -90,12 +90,3 @@ class LikeliestTargets(RepeatedAttack):
         for wanted in likeliest(model, images, self.classes, self.jit_compile):
             for _ in range(self.restarts):
                 yield wanted
-
-
-def require_count(name: str, value: Any) -> None:
-    """Refuse what is not an integer >= 1, or does not fit into 32 bits."""
-    require(
-        isinstance(value, int) and not isinstance(value, bool) and value >= 1,
-        f"{name} must be an integer >= 1. Received: {name}={value!r}.",
-    )
-    require(value < 2**31, f"{name} must be below 2**31. Received: {name}={value!r}.")

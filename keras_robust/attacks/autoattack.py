@@ -13,7 +13,7 @@ from keras_robust.attacks.base import Attack, attacks
 from keras_robust.attacks.fab import FAB, FABTargeted
 from keras_robust.attacks.sequence import Sequence
 from keras_robust.attacks.square import Square
-from keras_robust.errors import require, unknown_name
+from keras_robust.errors import require, require_choice
 
 _RESTARTS = 5  # of the untargeted attacks in "plus"
 _SAMPLES = 20  # gradients averaged in "rand"
@@ -84,8 +84,7 @@ class AutoAttack(Sequence):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.version not in VERSIONS:
-            raise unknown_name("version of AutoAttack", self.version, VERSIONS)
+        require_choice("version of AutoAttack", self.version, VERSIONS)
         require(
             self.search_dtype == "float32",
             'AutoAttack searches in float32. Take version="fast" to search in bfloat16. '

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from keras_robust.errors import require, unknown_name
+from keras_robust.errors import require, require_choice, require_count
 from keras_robust.models.precision import bfloat16_copy
 from keras_robust.models.valid import check_model
 from keras_robust.noise import Noise, reseeded
@@ -123,10 +123,7 @@ class Attack:
             InputError: images or labels of a wrong kind, shape or range, or a model that is not built or
                 outputs probabilities, or knows too few classes for the attack.
         """
-        require(
-            isinstance(batch_size, int) and batch_size >= 1,
-            f"batch_size must be an integer >= 1. Received: batch_size={batch_size!r}.",
-        )
+        require_count(batch_size=batch_size)
         seed = check_seed(seed)
         self.check(model)
         images = self._within_bounds(check_images(images, shape=model.input_shape[1:]))
@@ -214,7 +211,6 @@ def get(attack: Attack | str | dict[str, Any], **options: Any) -> Attack:
     cls = attacks[name]
     known = {field.name for field in fields(cls)}
     for option in options:
-        if option not in known:
-            raise unknown_name(f"option of attack {name!r}", option, known)
+        require_choice(f"option of attack {name!r}", option, known)
     require("eps" in options or cls.minimal, f"Attack {name!r} needs eps, the radius of the ball.")
     return cls(**options)

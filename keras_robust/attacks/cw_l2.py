@@ -11,13 +11,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust.attacks.attempts import require_count
 from keras_robust.attacks.base import attacks
 from keras_robust.attacks.compiling import gather, on_rows
 from keras_robust.attacks.gradient import gradient_in_loop
 from keras_robust.attacks.minimal import MinimumNorm, Nearest, none_yet, segments
 from keras_robust.attacks.view import observe
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import require, require_above_zero, require_count, require_not_negative
 from keras_robust.losses import margin
 from keras_robust.noise import Noise
 from keras_robust.threat import ThreatModel
@@ -75,18 +74,9 @@ class CWL2(MinimumNorm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "binary_search_steps"):
-            require_count(name, getattr(self, name))
-        for name in ("learning_rate", "initial_const"):
-            value = getattr(self, name)
-            require(
-                is_finite(value) and value > 0,
-                f"{name} must be a finite number > 0. Received: {name}={value!r}.",
-            )
-        require(
-            is_finite(self.confidence) and self.confidence >= 0,
-            f"confidence must be a finite number >= 0. Received: confidence={self.confidence!r}.",
-        )
+        require_count(steps=self.steps, binary_search_steps=self.binary_search_steps)
+        require_above_zero(learning_rate=self.learning_rate, initial_const=self.initial_const)
+        require_not_negative(confidence=self.confidence)
         require(
             isinstance(self.abort_early, bool),
             f"abort_early must be True or False. Received: abort_early={self.abort_early!r}.",

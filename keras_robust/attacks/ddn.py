@@ -11,13 +11,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust.attacks.attempts import require_count
 from keras_robust.attacks.base import attacks
 from keras_robust.attacks.compiling import on_rows
 from keras_robust.attacks.gradient import gradient_in_loop
 from keras_robust.attacks.minimal import MinimumNorm, Nearest, farthest, none_yet, segments
 from keras_robust.attacks.view import observe
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import is_finite, require, require_above_zero, require_count
 from keras_robust.losses import cross_entropy
 from keras_robust.noise import Noise
 from keras_robust.threat import ThreatModel, choose, per_example
@@ -64,11 +63,8 @@ class DDN(MinimumNorm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("steps", self.steps)
-        require(
-            is_finite(self.init_eps) and self.init_eps > 0,
-            f"init_eps must be a finite number > 0. Received: init_eps={self.init_eps!r}.",
-        )
+        require_count(steps=self.steps)
+        require_above_zero(init_eps=self.init_eps)
         require(
             is_finite(self.gamma) and 0 < self.gamma < 1,
             f"gamma must be in (0, 1). Received: gamma={self.gamma!r}.",
@@ -129,7 +125,7 @@ def descend(
         direction = threat.steepest(choose(vanished, fallback, gradient))
         delta = state.images - images + _step_size(index, total) * direction
         radius = ops.minimum(state.radius * ops.where(fooled, 1.0 - gamma, 1.0 + gamma), widest)
-        size = ops.maximum(threat.distance(delta, ops.zeros_like(delta)), _TINY)
+        size = ops.maximum(threat.distance(delta, 0.0), _TINY)
         moved = threat.clip(images + delta * per_example(radius / size, delta))
         return index + 1, State(moved, radius, nearest)
 

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_robust.attacks.objective import Objective, get_objective, to_config
 from keras_robust.attacks.view import Goal, View
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import require, require_not_negative
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -38,11 +38,7 @@ class Evasion(Objective):
     slack: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("weight", "slack"):
-            value = getattr(self, name)
-            require(
-                is_finite(value) and value >= 0, f"{name} must be a finite number >= 0. Received: {value!r}."
-            )
+        require_not_negative(weight=self.weight, slack=self.slack)
         object.__setattr__(self, "loss", get_objective(self.loss))
 
     @property

@@ -10,13 +10,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust.attacks.attempts import LikeliestTargets, RepeatedAttack, require_count
+from keras_robust.attacks.attempts import LikeliestTargets, RepeatedAttack
 from keras_robust.attacks.base import attacks
 from keras_robust.attacks.compiling import gather, on_rows
 from keras_robust.attacks.gradient import gradient_in_loop, jacobian_in_loop
 from keras_robust.attacks.hyperplane import step_to_hyperplane
 from keras_robust.attacks.minimal import MinimumNorm, Nearest, farthest, none_yet, segments
 from keras_robust.attacks.view import observe
+from keras_robust.errors import require_count
 from keras_robust.noise import Noise
 from keras_robust.threat import ThreatModel, choose, per_example
 
@@ -61,7 +62,7 @@ class FAB(MinimumNorm, RepeatedAttack):  # in this order eps is without limit by
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("steps", self.steps)
+        require_count(steps=self.steps)
 
     def _search(self, model: keras.Model, images: np.ndarray, labels: np.ndarray, noise: Noise) -> Nearest:
         nearest = none_yet(images)
@@ -182,8 +183,7 @@ def walk(
         to_boundary = step_to_hyperplane(here, normal, offset, threat.norm, threat.bounds)
         from_image = step_to_hyperplane(flat_images, normal, offset, threat.norm, threat.bounds)
         size_here, size_image = (
-            ops.maximum(threat.distance(move, ops.zeros_like(move)), _TINY)
-            for move in (to_boundary, from_image)
+            ops.maximum(threat.distance(move, 0.0), _TINY) for move in (to_boundary, from_image)
         )
         bias = per_example(ops.minimum(size_here / (size_here + size_image), _BIAS), here)
         moved = (here + _OVERSHOOT * to_boundary) * (1.0 - bias)

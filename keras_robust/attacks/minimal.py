@@ -119,4 +119,4 @@ def segments(steps: int, length: int) -> Iterator[int]:
 def farthest(threat: ThreatModel, images: Any) -> Any:
     """Distance `(B,)` from each of `images` to the farthest image inside the bounds."""
     low, high = threat.bounds
-    return threat.distance(ops.maximum(images - low, high - images), ops.zeros_like(images))
+    return threat.distance(ops.maximum(images - low, high - images), 0.0)

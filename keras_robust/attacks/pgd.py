@@ -11,12 +11,12 @@ import numpy as np
 from keras import ops
 
 from keras_robust.attacks.ascent import Rule, State, aim, begin, climb, result
-from keras_robust.attacks.attempts import RepeatedAttack, require_count
+from keras_robust.attacks.attempts import RepeatedAttack
 from keras_robust.attacks.base import attacks
 from keras_robust.attacks.compiling import gather, on_rows
 from keras_robust.attacks.objective import Objective, check_targetable, get_objective
 from keras_robust.attacks.predictions import predict_classes
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import require, require_above_zero, require_count, require_not_negative
 from keras_robust.noise import Noise
 from keras_robust.threat import ThreatModel
 
@@ -65,18 +65,13 @@ class PGD(RepeatedAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("steps", self.steps)
-        require_count("samples", self.samples)
+        require_count(steps=self.steps, samples=self.samples)
         if self.check_every is not None:
-            require_count("check_every", self.check_every)
-        require(
-            self.step_size is None or (is_finite(self.step_size) and self.step_size > 0),
-            f"step_size must be a finite number > 0 or None. Received: step_size={self.step_size!r}.",
-        )
-        require(
-            self.momentum is None or (is_finite(self.momentum) and self.momentum >= 0),
-            f"momentum must be a finite number >= 0 or None. Received: momentum={self.momentum!r}.",
-        )
+            require_count(check_every=self.check_every)
+        if self.step_size is not None:
+            require_above_zero(step_size=self.step_size)
+        if self.momentum is not None:
+            require_not_negative(momentum=self.momentum)
         require(
             self.start in _STARTS,
             f"start must be one of {', '.join(map(repr, _STARTS))}. Received: start={self.start!r}.",

@@ -11,12 +11,12 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 import numpy as np
 
-from keras_robust.attacks.attempts import require_count
 from keras_robust.attacks.base import attacks
 from keras_robust.attacks.minimal import MinimumNorm
 from keras_robust.attacks.predictions import predict_classes
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import require, require_above_zero, require_count
 from keras_robust.models.valid import check_model
+from keras_robust.noise import Noise, reseeded
 from keras_robust.validation import check_images, check_labels
 
 Labeller = Callable[[np.ndarray], Any]
@@ -84,11 +84,8 @@ class RayS(MinimumNorm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("queries", self.queries)
-        require(
-            is_finite(self.tolerance) and self.tolerance > 0,
-            f"tolerance must be a finite number > 0. Received: tolerance={self.tolerance!r}.",
-        )
+        require_count(queries=self.queries)
+        require_above_zero(tolerance=self.tolerance)
 
     def __call__(
         self,
@@ -118,15 +115,19 @@ class RayS(MinimumNorm):
         Raises:
             InputError: images or labels of a wrong kind, shape or range, given or returned by `model`.
         """
-        require_count("batch_size", batch_size)
+        require_count(batch_size=batch_size)
         image_shape, num_classes = _interface(model, self.search_dtype)
         images = self._within_bounds(check_images(images, image_shape))
         labels = check_labels(labels, num_classes, len(images))
-        labeller = self._labeller(self._searched(model))
-        parts = [
-            self._nearest(labeller, images[first : first + batch_size], labels[first : first + batch_size])
-            for first in range(0, len(images), batch_size)
-        ]
+        searched = self._searched(model)
+        labeller = self._labeller(searched)
+        with reseeded(searched, Noise((0, 0))):
+            parts = [
+                self._nearest(
+                    labeller, images[first : first + batch_size], labels[first : first + batch_size]
+                )
+                for first in range(0, len(images), batch_size)
+            ]
         return Boundary(*map(np.concatenate, zip(*parts, strict=True)))
 
     def _run(

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.predictions import classify
+from keras_robust.noise import Noise, reseeded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,8 @@ class Sequence(Attack):
         key: tuple[int, int],
     ) -> np.ndarray:
         standing = np.ones(len(labels), bool)
-        *_, (_, adversarial, _) = in_turn(self.stages, model, images, labels, standing, key)
+        with reseeded(model, Noise(key)):  # what classifies between the stages may draw too
+            *_, (_, adversarial, _) = in_turn(self.stages, model, images, labels, standing, key)
         return adversarial
 
 

@@ -10,13 +10,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust.attacks.attempts import require_count
 from keras_robust.attacks.base import Attack, attacks
 from keras_robust.attacks.compiling import gather, on_rows
 from keras_robust.attacks.predictions import predict_logits
 from keras_robust.attacks.square_proposals import PROPOSALS, Proposals
 from keras_robust.attacks.view import observe
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import is_finite, require, require_count
 from keras_robust.losses import margin
 from keras_robust.noise import Noise
 from keras_robust.threat import ThreatModel, choose, static_shape
@@ -63,7 +62,7 @@ class Square(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("queries", self.queries)
+        require_count(queries=self.queries)
         require(
             is_finite(self.p_init) and 0 < self.p_init <= 1,
             f"p_init must be in (0, 1]. Received: p_init={self.p_init!r}.",

@@ -11,13 +11,13 @@ import numpy as np
 from keras import ops
 
 from keras_robust.attacks.ascent import aim
-from keras_robust.attacks.attempts import RepeatedAttack, require_count
+from keras_robust.attacks.attempts import RepeatedAttack
 from keras_robust.attacks.base import attacks
 from keras_robust.attacks.compiling import on_rows
 from keras_robust.attacks.gradient import gradient_in_loop
 from keras_robust.attacks.objective import KL
 from keras_robust.attacks.view import observe
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import require_above_zero, require_count
 from keras_robust.noise import Noise
 from keras_robust.threat import ThreatModel, choose, static_shape
 
@@ -86,10 +86,8 @@ class VAT(RepeatedAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("iterations", self.iterations)
-        require(
-            is_finite(self.xi) and self.xi > 0, f"xi must be a finite number > 0. Received: xi={self.xi!r}."
-        )
+        require_count(iterations=self.iterations)
+        require_above_zero(xi=self.xi)
 
     def perturb(self, model: keras.Model, images: Any, labels: Any, noise: Noise, targets: Any = None) -> Any:
         """Adversarial images inside a graph, for use in a training step; see `__call__` otherwise."""

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from keras_robust.cli import options
 from keras_robust.cli.output import MODEL_HELP, console, open_model
-from keras_robust.errors import InputError, require, unknown_name
+from keras_robust.errors import InputError, require, require_choice, unknown_name
 
 DEFAULT_DETECTORS = ("er1", "er2", "kernel-density", "lid")
 FROM_FILE = "file"
@@ -138,8 +138,7 @@ def _detectors(names: tuple[str, ...], bandwidth: float | None) -> dict[str, Any
 
     known = {name.replace("_", "-"): name for name in detectors}
     for name in names:
-        if name not in known:
-            raise unknown_name("detector", name, known)
+        require_choice("detector", name, known)
     wanted = {name: detectors[known[name]] for name in names}
     return {
         name: cls() if bandwidth is None or "bandwidth" not in cls.shapes else cls(bandwidth=bandwidth)  # type: ignore[call-arg]

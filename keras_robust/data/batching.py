@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 def steps_per_epoch(arrays: Arrays, batch_size: int, drop_remainder: bool = True) -> int:
     """Number of batches that `pipeline` makes of one pass over the examples."""
     size = len(arrays.labels)
-    lower, upper = 1, size if drop_remainder else math.inf
     require(
-        lower <= batch_size <= upper,
+        1 <= batch_size <= (size if drop_remainder else math.inf),
         f"batch_size must be at least 1, and at most the {size} examples where the remainder is dropped. "
         f"Received: {batch_size}.",
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from keras_robust.data.arrays import Arrays, subset
-from keras_robust.errors import require, unknown_name
+from keras_robust.errors import require, require_choice
 from keras_robust.files import user_path
 from keras_robust.registry import Registry
 
@@ -135,8 +135,7 @@ def load(
     (100, 8, 8, 1)
     """
     dataset = _resolve(name)
-    if split not in SPLITS:
-        raise unknown_name("split", split, SPLITS)
+    require_choice("split", split, SPLITS)
     arrays = dataset.read(split, _directory(data_dir), download)
     if examples is not None:
         arrays = arrays.take(subset(len(arrays.labels), examples, seed))

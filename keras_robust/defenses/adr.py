@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_robust.defenses.base import Batch, Defense, defenses
-from keras_robust.errors import unknown_name
+from keras_robust.errors import require_choice
 from keras_robust.losses import (
     ConditionalEntropy,
     GlobalCompactness,
@@ -101,8 +101,7 @@ class ADR(Defense):
         **options: Any,
     ) -> None:
         for option, value in {"base": base, "pairs": pairs, "entropy_of": entropy_of}.items():
-            if value not in _CHOICES[option]:
-                raise unknown_name(f"{option} of ADR", value, _CHOICES[option])
+            require_choice(f"{option} of ADR", value, _CHOICES[option])
         bases = {"adv": {"adversarial": cross_entropy_weight}, "trades": {"robustness": beta}}
         terms = {
             "clean": cross_entropy_weight,

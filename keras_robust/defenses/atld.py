@@ -12,7 +12,7 @@ from keras import ops
 from keras_robust.attacks.separation import Separation
 from keras_robust.attacks.view import View, observe
 from keras_robust.defenses.base import Batch, Defense, Move, defenses
-from keras_robust.errors import is_finite, require, unknown_name
+from keras_robust.errors import require, require_above_zero, require_choice
 from keras_robust.losses import (
     gradient_ratio,
     logit_matching,
@@ -120,12 +120,8 @@ class ATLD(Defense):
             "ratio_at": ratio_at,
         }
         for name, value in chosen.items():
-            if value not in _CHOICES[name]:
-                raise unknown_name(f"{name} of ATLD", value, _CHOICES[name])
-        for name, number in {"ratio_limit": ratio_limit, "learning_rate": learning_rate}.items():
-            require(
-                is_finite(number) and number > 0, f"{name} must be a finite number > 0. Received: {number!r}."
-            )
+            require_choice(f"{name} of ATLD", value, _CHOICES[name])
+        require_above_zero(ratio_limit=ratio_limit, learning_rate=learning_rate)
         require(
             hasattr(adversary, "loss"),
             f"ATLD needs an adversary whose loss it can replace, such as PGD. Received: {adversary!r}.",

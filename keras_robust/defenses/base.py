@@ -18,7 +18,7 @@ from keras_robust.attacks.view import View, observe
 from keras_robust.defenses.distributed import DistributedModel, place_in_batch
 from keras_robust.defenses.rates import copied, pace
 from keras_robust.defenses.requirements import check_arrays, check_head, check_kinds, check_latent
-from keras_robust.errors import require, unknown_name
+from keras_robust.errors import require, require_choice
 from keras_robust.models.valid import check_model
 from keras_robust.noise import Noise, reseed
 from keras_robust.plain import plain
@@ -239,8 +239,7 @@ class Defense(DistributedModel):
         _, *others = self.players()
         given = optimizers or {}
         for player in given:
-            if player not in others:
-                raise unknown_name("further player", player, others)
+            require_choice("further player", player, others)
         main = keras.optimizers.get(optimizer)
         chosen = {
             player: keras.optimizers.get(given.get(player) or self.default_optimizer(player, main))

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_robust.defenses.base import Batch, Defense, Move, defenses
 from keras_robust.defenses.rates import copied
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import require, require_above_zero, require_count
 from keras_robust.layers import WeightClip
 from keras_robust.losses import cross_entropy, kl_divergence, wasserstein_critic, wasserstein_generator
 from keras_robust.models.critics import build_critic
@@ -105,12 +105,8 @@ class ERClassifier(Defense):
             "critic_weight and regularization_weight are both > 0, or both 0 (no critic). "
             f"Received: {critic_weight} and {regularization_weight}.",
         )
-        for name, rate in {"critic_rate": critic_rate, "head_rate": head_rate}.items():
-            require(is_finite(rate) and rate > 0, f"{name} must be a finite number > 0. Received: {rate!r}.")
-        require(
-            isinstance(critic_steps, int) and critic_steps >= 1,
-            f"critic_steps must be an integer >= 1. Received: {critic_steps!r}.",
-        )
+        require_above_zero(critic_rate=critic_rate, head_rate=head_rate)
+        require_count(critic_steps=critic_steps)
         self.draw = priors[prior]
         self.clip = WeightClip(clip)
         self.critic: Any = _critic(critic, classifier) if critic_weight else None

@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
-from keras_robust.attacks.view import View, observe
+from keras_robust.attacks.view import observe
 from keras_robust.defenses.base import Batch, Defense, defenses
+from keras_robust.errors import require_count
 from keras_robust.losses import cross_entropy
-from keras_robust.models.assembly import require_positive
 from keras_robust.models.self_ensemble import with_noise
 
 
@@ -52,7 +52,7 @@ class RSE(Defense):
         **options: Any,
     ) -> None:
         super().__init__(classifier, adversary, terms={"clean": 1.0}, **options)
-        require_positive(passes=passes)
+        require_count(passes=passes)
         self.noisy = with_noise(classifier, first, inner)
         self.settings = {"first": first, "inner": inner, "passes": passes}
 
@@ -62,16 +62,10 @@ class RSE(Defense):
     def adaptive_objectives(self) -> list[dict[str, Any]]:
         return [{"name": "cross_entropy"}, {"name": "margin"}]
 
-    def view(
-        self, batch: Batch, which: str = "clean", *, fixed: bool = False, training: bool | None = None
-    ) -> View:
-        if not batch.training:
-            return super().view(batch, which, fixed=fixed, training=training)
-        batch.views[which] = observe(self.noisy, batch.images, training=True)
-        return batch.views[which]
-
     def loss_terms(self, batch: Batch) -> dict[str, Any]:
-        return {"clean": cross_entropy(batch.labels, self.view(batch).logits)}
+        seen_by = self.noisy if batch.training else self.classifier
+        batch.views["clean"] = observe(seen_by, batch.images, training=batch.training)
+        return {"clean": cross_entropy(batch.labels, batch.views["clean"].logits)}
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.settings}

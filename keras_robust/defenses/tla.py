@@ -9,9 +9,9 @@ from keras import ops
 
 from keras_robust.defenses.base import Batch, Defense, defenses
 from keras_robust.directions import length
+from keras_robust.errors import require_not_negative
 from keras_robust.losses import cross_entropy, partners, triplet
 from keras_robust.losses.feature_norm import flat_features
-from keras_robust.losses.triplet import check_margin
 from keras_robust.models.latent import require_latent
 
 
@@ -58,7 +58,7 @@ class TLA(Defense):
         terms = {"adversarial": 1.0, "triplet": triplet_weight, "norms": norm_weight}
         super().__init__(classifier, adversary, terms=terms, **options)
         require_latent("TLA", classifier)
-        check_margin(margin)
+        require_not_negative(margin=margin)
         self.margin = margin
 
     def loss_terms(self, batch: Batch) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from keras_robust.detection.bandwidth import likeliest_bandwidth
 from keras_robust.detection.base import Detector, Shown, detectors
 from keras_robust.detection.logistic import log_odds
 from keras_robust.detection.looking import look
-from keras_robust.errors import is_finite, require, unknown_name
+from keras_robust.errors import require, require_above_zero, require_choice
 from keras_robust.layers import KernelDensity
 from keras_robust.models.latent import JointClassifier
 from keras_robust.models.observed import observed, spaces
@@ -49,12 +49,9 @@ class DensityDetector(Detector):
     needs = ("adversarial", "labels")
 
     def __init__(self, space: str, bandwidth: float | None, *, standardize: bool, tuned: bool) -> None:
-        if space not in spaces:
-            raise unknown_name("space", space, spaces)
-        require(
-            bandwidth is None or (is_finite(bandwidth) and bandwidth > 0),
-            f"bandwidth must be a finite number > 0 or None. Received: bandwidth={bandwidth!r}.",
-        )
+        require_choice("space", space, spaces)
+        if bandwidth is not None:
+            require_above_zero(bandwidth=bandwidth)
         self.space = space
         self.bandwidth = bandwidth
         self.standardize = standardize

@@ -57,6 +57,7 @@ class EntropyDetector(Detector):
         return {"false_positive_rate": self.false_positive_rate}
 
     def get_arrays(self) -> dict[str, np.ndarray]:
+        self._require_fit()
         return {"threshold": np.asarray(self.threshold)}
 
     def set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:

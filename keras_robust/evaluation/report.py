@@ -194,7 +194,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, which `from_dict` takes back; outcomes hold a string of 0 and 1 an example."""
         return {
-            **{name: getattr(self, name) for name in (*_PLAIN, "digests")},
+            **{name: getattr(self, name) for name in _PLAIN},
             "examples": self.examples,
             "accuracy": self.accuracy,
             "worst_case": self.worst_case,
@@ -212,7 +212,6 @@ class Report:
         """The report of `to_dict`."""
         outcomes = {name: Outcome.from_dict(outcome) for name, outcome in values["outcomes"].items()}
         kept = {name: values[name] for name in _PLAIN}
-        kept["digests"] = values.get("digests", {})  # reports of earlier versions have none
         return cls(outcomes=outcomes, indices=np.array(values["indices"], "int64"), **kept)
 
     @classmethod
@@ -235,6 +234,7 @@ _PLAIN = (
     "flags",
     "probes",
     "versions",
+    "digests",
 )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks import Attack
-from keras_robust.errors import require
+from keras_robust.errors import require, require_count
 from keras_robust.evaluation import blocks
 from keras_robust.evaluation.checks import Evidence, warnings
 from keras_robust.evaluation.ledger import LEDGER, Ledger
@@ -98,10 +98,7 @@ def evaluate(
     check_model(model)
     seed = check_seed(seed)
     examples_from = dataset_of(model) if examples_from is None else examples_from
-    require(
-        isinstance(batch_size, int) and batch_size >= 1,
-        f"batch_size must be an integer >= 1. Received: {batch_size!r}.",
-    )
+    require_count(batch_size=batch_size)
     require(
         strategy is None or isinstance(strategy, tf.distribute.Strategy),
         f"strategy must be a tf.distribute.Strategy. Received: {strategy!r}.",

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keras_robust.attacks import Attack, classify
-from keras_robust.errors import InputError, require
+from keras_robust.errors import InputError, require, require_count
 from keras_robust.evaluation.naming import CLEAN, named_attacks, settings
 from keras_robust.evaluation.progress import progress as bars
 from keras_robust.evaluation.protocols import by_protocol
@@ -166,10 +166,7 @@ def transfer(
     """
     _check_models(models)
     seed = check_seed(seed)
-    require(
-        isinstance(batch_size, int) and batch_size >= 1,
-        f"batch_size must be an integer >= 1. Received: {batch_size!r}.",
-    )
+    require_count(batch_size=batch_size)
     threats = {name: threat_of(model, eps, norm, step_size) for name, model in models.items()}
     threat = _common(threats)
     named = {name: _attack_on(model, attack, threats[name]) for name, model in models.items()}

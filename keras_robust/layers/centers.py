@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_robust.directions import unit
-from keras_robust.errors import InputError, is_finite, require
+from keras_robust.errors import InputError, require, require_above_zero
 
 _SHARPNESSES = (8.0, 32.0, 128.0, 512.0)  # of the smooth maximum that the search lowers, in turn
 
@@ -220,4 +220,4 @@ def check_num_classes(num_classes: int) -> None:
 
 def check_scale(scale: float) -> None:
     """Refuse what is no length of centres."""
-    require(is_finite(scale) and scale > 0, f"scale must be a finite number > 0. Received: scale={scale!r}.")
+    require_above_zero(scale=scale)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import require_above_zero, require_count
 
 _NONE = -1e30  # the log-density of a class without centres: finite, so that gradients are
 
@@ -48,14 +48,8 @@ class KernelDensity(keras.layers.Layer):
 
     def __init__(self, num_centers: int, bandwidth: float, dtype: Any = "float32", **options: Any) -> None:
         super().__init__(dtype=dtype, **options)
-        require(
-            isinstance(num_centers, int) and num_centers >= 1,
-            f"num_centers must be an integer >= 1. Received: num_centers={num_centers!r}.",
-        )
-        require(
-            is_finite(bandwidth) and bandwidth > 0,
-            f"bandwidth must be a finite number > 0. Received: bandwidth={bandwidth!r}.",
-        )
+        require_count(num_centers=num_centers)
+        require_above_zero(bandwidth=bandwidth)
         self.num_centers = num_centers
         self.bandwidth = float(bandwidth)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import require_not_negative
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -31,10 +31,7 @@ class RandomNoise(keras.layers.Layer):
 
     def __init__(self, stddev: float, seed: int | None = None, **options: Any) -> None:
         super().__init__(**options)
-        require(
-            is_finite(stddev) and stddev >= 0,
-            f"stddev must be a finite number >= 0. Received: stddev={stddev!r}.",
-        )
+        require_not_negative(stddev=stddev)
         self.stddev = stddev
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import require_above_zero
 
 
 @keras.saving.register_keras_serializable("keras_robust")
@@ -27,10 +27,7 @@ class WeightClip(keras.constraints.Constraint):
     """
 
     def __init__(self, limit: float = 0.01) -> None:
-        require(
-            is_finite(limit) and limit > 0,
-            f"The limit of a weight clip must be a finite number > 0. Received: limit={limit!r}.",
-        )
+        require_above_zero(limit=limit)
         self.limit = limit
 
     def __call__(self, w: Any) -> Any:

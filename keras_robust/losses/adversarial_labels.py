@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import require_above_zero
 from keras_robust.losses.soft_cross_entropy import check_share
 
 
@@ -42,4 +42,4 @@ def adversarial_labels(labels: Any, logits: Any, mass: float = 0.5, gamma: float
 
 def check_gamma(gamma: float) -> None:
     """Refuse what is no share of the most confusing class."""
-    require(is_finite(gamma) and gamma > 0, f"gamma must be a finite number > 0. Received: {gamma!r}.")
+    require_above_zero(gamma=gamma)

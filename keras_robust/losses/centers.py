@@ -17,7 +17,7 @@ def center_of(labels: Any, centers: Any) -> Any:
     return ops.take(ops.cast(ops.convert_to_tensor(centers), "float32"), labels, axis=0)
 
 
-class CenterLoss(keras.losses.Loss):
+class FixedCenterLoss(keras.losses.Loss):
     """Base of the losses of integer labels `(B,)` and features `(B, d)` on fixed centres.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_robust.losses.centers import CenterLoss, center_of
+from keras_robust.losses.centers import FixedCenterLoss, center_of
 from keras_robust.losses.cosine import cosine_distance
 
 
@@ -24,7 +24,7 @@ def feature_to_center(labels: Any, features: Any, centers: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable("keras_robust")
-class FeatureToCenter(CenterLoss):
+class FeatureToCenter(FixedCenterLoss):
     """Mean cosine distance of features (`y_pred`) from the fixed centres of their labels (`y_true`).
 
     Args:

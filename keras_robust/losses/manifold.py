@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust.errors import unknown_name
+from keras_robust.errors import require_choice
 
 FORMS = {"gan": 0.0, "js": float(np.log(2.0))}  # what each adds to the log-probability in an expectation
 
@@ -39,8 +39,7 @@ def manifold_bound(clean_scores: Any, adversarial_scores: Any, form: str = "js")
 
 def check_form(form: str) -> None:
     """Refuse another form than those of `manifold_bound`."""
-    if form not in FORMS:
-        raise unknown_name("form of the manifold loss", form, FORMS)
+    require_choice("form of the manifold loss", form, FORMS)
 
 
 @keras.saving.register_keras_serializable("keras_robust")

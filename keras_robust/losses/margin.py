@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import require, require_not_negative
 
 
 def _true_and_best_other(labels: Any, logits: Any) -> tuple[Any, Any]:
@@ -81,10 +81,7 @@ class Margin(keras.losses.Loss):
         dtype: Any = None,
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        require(
-            is_finite(confidence) and confidence >= 0,
-            f"confidence must be a finite number >= 0. Received: confidence={confidence!r}.",
-        )
+        require_not_negative(confidence=confidence)
         self.confidence = confidence
 
     def call(self, y_true: Any, y_pred: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_robust.losses.centers import CenterLoss, center_of
+from keras_robust.losses.centers import FixedCenterLoss, center_of
 
 
 def max_mahalanobis_center(labels: Any, features: Any, centers: Any) -> Any:
@@ -25,7 +25,7 @@ def max_mahalanobis_center(labels: Any, features: Any, centers: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable("keras_robust")
-class MaxMahalanobisCenter(CenterLoss):
+class MaxMahalanobisCenter(FixedCenterLoss):
     """Mean of half the squared distance of features from the fixed centres of their labels.
 
     Args:

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_robust.directions import length, unit
-from keras_robust.losses.centers import CenterLoss, center_of
+from keras_robust.losses.centers import FixedCenterLoss, center_of
 
 
 def second_order(labels: Any, features: Any, centers: Any) -> Any:
@@ -34,7 +34,7 @@ def second_order(labels: Any, features: Any, centers: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable("keras_robust")
-class SecondOrder(CenterLoss):
+class SecondOrder(FixedCenterLoss):
     """Mean length of the gradient of FTC with respect to the features.
 
     Args:

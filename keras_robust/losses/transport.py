@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_robust.directions import unit
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import require_above_zero, require_count
 from keras_robust.losses.feature_norm import flat_features
 
 
@@ -73,12 +73,8 @@ def transport_cost(
 
 def check_transport(regularization: Any, iterations: Any, tolerance: Any) -> None:
     """Refuse what is not an option of `transport_plan`."""
-    for name, value in {"regularization": regularization, "tolerance": tolerance}.items():
-        require(is_finite(value) and value > 0, f"{name} must be a finite number > 0. Received: {value!r}.")
-    require(
-        isinstance(iterations, int) and iterations >= 1,
-        f"iterations must be an integer >= 1. Received: {iterations!r}.",
-    )
+    require_above_zero(regularization=regularization, tolerance=tolerance)
+    require_count(iterations=iterations)
 
 
 @keras.saving.register_keras_serializable("keras_robust")

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_robust.directions import unit
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import require_not_negative
 from keras_robust.losses.cosine import cosine_distance
 from keras_robust.losses.feature_norm import flat_features
 
@@ -57,7 +57,7 @@ def triplet(labels: Any, anchors: Any, features: Any, margin: float = 0.03) -> A
 
     Source: TLA, Mao et al. 2019, equation 3.
     """
-    check_margin(margin)
+    require_not_negative(margin=margin)
     chosen = partners(labels, anchors, features)
     near = cosine_distance(anchors, ops.take(features, chosen.positive, axis=0))
     far = cosine_distance(anchors, ops.take(features, chosen.negative, axis=0))
@@ -96,7 +96,7 @@ class Triplet(keras.losses.Loss):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        check_margin(margin)
+        require_not_negative(margin=margin)
         self.margin = margin
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -105,11 +105,3 @@ class Triplet(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "margin": self.margin}
-
-
-def check_margin(margin: Any) -> None:
-    """Refuse a margin that is not >= 0."""
-    require(
-        is_finite(margin) and margin >= 0,
-        f"margin must be a finite number >= 0. Received: margin={margin!r}.",
-    )

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_robust.errors import InputError, require
+from keras_robust.errors import InputError, require, require_count
 from keras_robust.models.heads import affine, center_head
 from keras_robust.models.latent import LatentClassifier
 
@@ -41,12 +41,6 @@ def require_policy(dtype: str | None) -> None:
         ) from None
 
 
-def require_positive(**options: Any) -> None:
-    """Check that the options are positive integers."""
-    for name, value in options.items():
-        require(_are_positive([value]), f"{name} must be positive, an integer; received {value!r}.")
-
-
 def require_sizes(least: int = 1, **options: Any) -> None:
     """Check that the options are sequences of at least so many positive integers."""
     for name, value in options.items():
@@ -78,7 +72,7 @@ def assemble(
         name: of the model.
         hidden: layers between the latent and the affine layer.
     """
-    require_positive(num_classes=num_classes)
+    require_count(num_classes=num_classes)
     if head_options is None:
         top = [*hidden, affine(num_classes)]
     else:

@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from keras_robust.errors import require, unknown_name
-from keras_robust.models.assembly import assemble, image_input, require_positive
+from keras_robust.errors import require, require_choice, require_count
+from keras_robust.models.assembly import assemble, image_input
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.models.registry import architectures
 
@@ -54,9 +54,8 @@ def cnn_4c3f(
 
     Source: Bui et al., ECCV 2020, supplement (networks; Table 5 for the cuts).
     """
-    if variant not in _VARIANTS:
-        raise unknown_name("variant", variant, _VARIANTS)
-    require_positive(filters=filters, hidden=hidden)
+    require_choice("variant", variant, _VARIANTS)
+    require_count(filters=filters, hidden=hidden)
     require(
         isinstance(dropout, (int, float)) and 0 <= dropout < 1,
         f"dropout must be in [0, 1); received {dropout!r}.",
@@ -82,8 +81,7 @@ def cnn_4c3f(
         "4C+1FC": [dense()],
         "4C+2FC": [keras.layers.Dropout(dropout, dtype=dtype), dense()],
     }
-    if latent not in stages:
-        raise unknown_name("latent", latent, stages)
+    require_choice("latent", latent, stages)
     cut = list(stages).index(latent) + 1
     below, above = list(stages.values())[:cut], list(stages.values())[cut:]
     features = images
@@ -118,7 +116,7 @@ def small_cnn(
     Raises:
         InputError: an option is not as described.
     """
-    require_positive(filters=filters, hidden=hidden)
+    require_count(filters=filters, hidden=hidden)
     images = image_input(input_shape, smallest=4, dtype=dtype)
     features = images
     for channels in (filters, 2 * filters):

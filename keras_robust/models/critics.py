@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from keras_robust.models.assembly import require_positive
+from keras_robust.errors import require_count
 
 
 def build_critic(dim: int, *, depth: int = 4, width: int = 512, logsigmoid: bool = False) -> keras.Model:
@@ -27,7 +27,7 @@ def build_critic(dim: int, *, depth: int = 4, width: int = 512, logsigmoid: bool
     >>> build_critic(4).output_shape
     (None,)
     """
-    require_positive(dim=dim, depth=depth, width=width)
+    require_count(dim=dim, depth=depth, width=width)
     codes = keras.Input((dim,), name="codes")
     features = codes
     for _ in range(depth):

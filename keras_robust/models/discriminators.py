@@ -16,10 +16,11 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_robust.errors import require
-from keras_robust.models.assembly import require_positive, require_sizes
+from keras_robust.errors import require, require_count
+from keras_robust.models.assembly import require_sizes
 from keras_robust.models.latent import require_latent
 from keras_robust.models.registry import companions
+from keras_robust.models.residual import FAN_OUT_NORMAL
 from keras_robust.plain import plain
 from keras_robust.registry import Registry
 from keras_robust.schema import check_options
@@ -32,10 +33,6 @@ SEEN = ("logits", "latent")  # what of a classifier a discriminator may look at
 _CENTER_TAP = {
     "class_name": "VarianceScaling",
     "config": {"scale": 2.0 / 9.0, "mode": "fan_out", "distribution": "untruncated_normal"},
-}
-_SHORTCUT = {
-    "class_name": "VarianceScaling",
-    "config": {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"},
 }
 
 
@@ -105,7 +102,7 @@ def residual_mlp(
     Raises:
         InputError: an option is not as described.
     """
-    require_positive(depth=depth, width=width)
+    require_count(depth=depth, width=width)
     latent, features = _entry(input_shape)
     features = layers.Dense(width, kernel_initializer="he_normal", dtype="float32")(features)
     for _ in range(depth):
@@ -132,7 +129,7 @@ def wide_resnet(
 
     Source: the authors' code of ATLD, whose discriminator is a WRN-28-5.
     """
-    require_positive(depth=depth, width=width)
+    require_count(depth=depth, width=width)
     require(depth >= 10 and depth % 6 == 4, f"depth must be 6n + 4 with n >= 1; received {depth!r}.")
     latent, features = _entry(input_shape)
     features = _dense(features, 16, _CENTER_TAP)
@@ -156,7 +153,7 @@ def _unit(
     branch = _dense(activated, units, initializer, biased=not batch_norm)
     branch = _dense(_activate(branch, batch_norm), units, initializer, biased=not batch_norm)
     if features.shape[-1] != units:
-        features = _dense(activated, units, _SHORTCUT)
+        features = _dense(activated, units, FAN_OUT_NORMAL)
     return layers.Add(dtype="float32")([features, branch])
 
 
@@ -178,7 +175,7 @@ def _with_outputs(
     score = layers.Dense(1, dtype="float32", name="manifold")(features)
     outputs = {"manifold": layers.Reshape((), dtype="float32", name="score")(score)}
     if num_classes is not None:
-        require_positive(num_classes=num_classes)
+        require_count(num_classes=num_classes)
         outputs["classes"] = layers.Dense(num_classes, dtype="float32", name="classes")(features)
     return Discriminator(latent, outputs, name=name)
 

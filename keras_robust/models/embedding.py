@@ -8,9 +8,9 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_robust.errors import require
+from keras_robust.errors import require, require_count
 from keras_robust.layers import BatchNormalization, CodeMean
-from keras_robust.models.assembly import assemble, image_input, require_positive, require_sizes
+from keras_robust.models.assembly import assemble, image_input, require_sizes
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.models.registry import architectures
 from keras_robust.models.vgg import vgg_features
@@ -59,7 +59,7 @@ def er_cnn(
 
     Source: ER-Classifier (ICCV 2021), supplement, and the authors' code.
     """
-    require_positive(embedding=embedding, filters=filters, depth=depth)
+    require_count(embedding=embedding, filters=filters, depth=depth)
     require_sizes(hidden=hidden)
     images = image_input(input_shape, smallest=2**depth * (3 if reduce else 1), dtype=dtype)
     features = layers.Rescaling(2.0, offset=-1.0, dtype=dtype)(images)
@@ -114,7 +114,7 @@ def er_vgg(
 
     Source: ER-Classifier (ICCV 2021), supplement, and the authors' code.
     """
-    require_positive(embedding=embedding, hidden=hidden)
+    require_count(embedding=embedding, hidden=hidden)
     require(
         isinstance(dropout, (int, float)) and 0 <= dropout < 1,
         f"dropout must be in [0, 1); received {dropout!r}.",

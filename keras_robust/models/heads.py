@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_robust.errors import require
+from keras_robust.errors import require, require_count
 from keras_robust.layers import CosineCenters, DistanceCenters
 from keras_robust.registry import Registry
 from keras_robust.schema import check_options
@@ -60,7 +60,7 @@ def center_head(
         f"A head of centres takes flat features. Received: a latent of shape {features.shape}.",
     )
     dim = head.get("dim", features.shape[-1])
-    require(isinstance(dim, int) and dim > 0, f"dim of head must be positive. Received: {dim!r}.")
+    require_count(dim=dim)
     to_latent = keras.layers.Dense(
         dim, kernel_initializer="he_normal", dtype="float32", name="center_features"
     )

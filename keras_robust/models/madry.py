@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_robust.errors import unknown_name
+from keras_robust.errors import require_choice
 from keras_robust.models.assembly import assemble, image_input
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.models.registry import architectures
@@ -67,8 +67,7 @@ def rn_34_10(
 
     Source: Bui et al., ECCV 2020, and Madry et al., ICLR 2018, with its code.
     """
-    if widths not in _WIDTHS:
-        raise unknown_name("widths of rn_34_10", widths, _WIDTHS)
+    require_choice("widths of rn_34_10", widths, _WIDTHS)
     images = image_input(input_shape, smallest=1, dtype=dtype)
     units = ResidualUnits(dtype, epsilon=1e-3, negative_slope=0.1, kernel_initializer=FAN_OUT_NORMAL)
     features = units.conv(ImageStandardization(dtype="float32")(images), 16)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.errors import is_finite, require, unknown_name
+from keras_robust.errors import is_finite, require, require_choice, require_not_negative
 from keras_robust.layers import StraightThrough
 from keras_robust.models.discriminators import SEEN, check_discriminator, kept_beside
 from keras_robust.models.kept import kept_on
@@ -194,8 +194,7 @@ class ManifoldTransformed(keras.Model):
         name: str | None = None,
         **options: Any,
     ) -> None:
-        if gradient not in GRADIENTS:
-            raise unknown_name("gradient of the manifold transform", gradient, GRADIENTS)
+        require_choice("gradient of the manifold transform", gradient, GRADIENTS)
         require_latent("The manifold transform", classifier)
         transform = ManifoldTransform(classifier, discriminator, **options, name="manifold_transform")
         stand_in = transform.smoothed() if gradient == "second_order" else None
@@ -258,11 +257,9 @@ def _with_parts(config: dict[str, Any], custom_objects: Any = None) -> dict[str,
 
 
 def _check(mode: str, eps: float, band: Sequence[float], threshold: float | None, on: str) -> None:
-    if mode not in MODES:
-        raise unknown_name("mode of the manifold transform", mode, MODES)
-    if on not in SEEN:
-        raise unknown_name("place of the discriminator", on, SEEN)
-    require(is_finite(eps) and eps >= 0, f"eps must be a finite number >= 0. Received: eps={eps!r}.")
+    require_choice("mode of the manifold transform", mode, MODES)
+    require_choice("place of the discriminator", on, SEEN)
+    require_not_negative(eps=eps)
     check_band(band)
     require(
         threshold is None or (is_finite(threshold) and 0 <= threshold <= 1),

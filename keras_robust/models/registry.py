@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_robust.errors import require, unknown_name
+from keras_robust.errors import require, require_choice
 from keras_robust.models.graph import inner_layers
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.plain import plain
@@ -47,8 +47,7 @@ def build(name: str, synchronized: bool = False, **options: Any) -> LatentClassi
     builder = architectures[name]
     valid = inspect.signature(builder).parameters
     for option in options:
-        if option not in valid:
-            raise unknown_name(f"option of architecture {name!r}", option, valid)
+        require_choice(f"option of architecture {name!r}", option, valid)
     classifier = builder(**options)
     kept = {option: plain(value) for option, value in options.items() if option != "dtype"}
     if synchronized:

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_robust.errors import unknown_name
-from keras_robust.models.assembly import assemble, image_input, require_positive
+from keras_robust.errors import require_count, unknown_name
+from keras_robust.models.assembly import assemble, image_input
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.models.registry import architectures
 from keras_robust.models.residual import ResidualUnits
@@ -61,7 +61,7 @@ def resnet(
     images = image_input(input_shape, smallest=1, dtype=dtype)
     usual, stages, repeats = _STAGES[depth]
     width = usual if width is None else width
-    require_positive(width=width)
+    require_count(width=width)
     # The pre-activation units bring the stem's activation with them.
     features = units.conv(images, width)
     features = units.activate(features) if version == 1 else features

@@ -8,9 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_robust.errors import is_finite, require
+from keras_robust.errors import require_count, require_not_negative
 from keras_robust.layers import RandomNoise
-from keras_robust.models.assembly import require_positive
 from keras_robust.models.graph import flattened, rewire
 from keras_robust.models.registry import wrapped_in, wrappers
 
@@ -45,7 +44,7 @@ def with_self_ensemble(
     >>> with_self_ensemble(kr.models.build("small_cnn"), passes=3).output_shape
     (None, 10)
     """
-    require_positive(passes=passes)
+    require_count(passes=passes)
     noisy = with_noise(model, first, inner)
     images = keras.Input(model.input_shape[1:], name="images")
     logits = noisy(ops.repeat(images, passes, axis=0))
@@ -57,11 +56,7 @@ def with_self_ensemble(
 
 def with_noise(model: keras.Model, first: float, inner: float) -> keras.Model:
     """`model` on noisy images and with noise before every convolution but the first; see above."""
-    for name, value in {"first": first, "inner": inner}.items():
-        require(
-            is_finite(value) and value >= 0,
-            f"{name} must be a finite number >= 0. Received: {name}={value!r}.",
-        )
+    require_not_negative(first=first, inner=inner)
     graph = flattened(model)
     _, *later = [layer for layer in graph.layers if isinstance(layer, _CONVOLUTIONS)] or [None]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_robust.errors import require, unknown_name
+from keras_robust.errors import require_above_zero, unknown_name
 from keras_robust.layers import BatchNormalization
 from keras_robust.models.assembly import assemble, image_input, require_sizes
 from keras_robust.models.latent import LatentClassifier
@@ -66,11 +66,7 @@ def vgg_features(
     """The symbolic feature maps of the five stages; for the arguments see `vgg`."""
     if depth not in _CONVOLUTIONS:
         raise unknown_name("depth of vgg", depth, map(str, _CONVOLUTIONS))
-    is_number = isinstance(width_multiplier, (int, float))
-    require(
-        is_number and width_multiplier > 0,
-        f"width_multiplier must be positive; received {width_multiplier!r}.",
-    )
+    require_above_zero(width_multiplier=width_multiplier)
     features = images
     for width, convolutions in zip(_WIDTHS, _CONVOLUTIONS[depth], strict=True):
         channels = max(1, round(width * width_multiplier))

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_robust.errors import require
-from keras_robust.models.assembly import assemble, image_input, require_positive
+from keras_robust.errors import require, require_count
+from keras_robust.models.assembly import assemble, image_input
 from keras_robust.models.latent import LatentClassifier
 from keras_robust.models.registry import architectures
 from keras_robust.models.residual import FAN_OUT_NORMAL, ResidualUnits
@@ -44,7 +44,7 @@ def wide_resnet(
 
     Source: Zagoruyko and Komodakis, BMVC 2016, Table 1; as used by TRADES, MAT and ATLD.
     """
-    require_positive(depth=depth, width=width)
+    require_count(depth=depth, width=width)
     require(depth >= 10 and depth % 6 == 4, f"depth must be 6n + 4 with n >= 1; received {depth!r}.")
     images = image_input(input_shape, smallest=1, dtype=dtype)
     units = ResidualUnits(dtype, kernel_initializer=FAN_OUT_NORMAL)

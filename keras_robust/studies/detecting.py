@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras_robust as kr
-from keras_robust.errors import unknown_name
+from keras_robust.errors import require_choice
 from keras_robust.files import replacing
 from keras_robust.schema import check_options
 from keras_robust.studies.measures import Subject, attack_on, measures
@@ -41,8 +41,7 @@ def detection(
         attack: what it is judged on, as in `accuracy`.
         fit_on: what it is fit on; None: the same attack.
     """
-    if metric not in METRICS:
-        raise unknown_name("metric of detection", metric, METRICS)
+    require_choice("metric of detection", metric, METRICS)
     guard = {"name": detector} if isinstance(detector, str) else detector
     attacks = {"judge": attack} if fit_on in (None, attack) else {"fit": fit_on, "judge": attack}
     asked = json.dumps([guard, dict(subject.threat), attacks])

@@ -10,7 +10,7 @@ import numpy as np
 
 import keras_robust as kr
 from keras_robust.data import Arrays
-from keras_robust.errors import require
+from keras_robust.errors import require, require_choice
 from keras_robust.studies.measures import Subject, attack_on, attacked_images, measures
 
 
@@ -33,6 +33,7 @@ def surface(
         second: the second axis, as in `analysis.loss_surface`.
         eps: half the width of the plane; None: the attack's.
     """
+    require_choice("example", around, ("clean", "successful", "failed"))
     made = attack_on(subject.model, subject.threat, attack)
     options = {"spaces": [space], "second": second, "eps": eps, "seed": subject.seed}
     found = kr.analysis.loss_surface(subject.model, _examples(subject), made, **options)
@@ -73,14 +74,10 @@ def entropy(subject: Subject, attack: str | dict[str, Any], against: str = "all"
         attack: as in `accuracy`.
         against: "all", "successful" or "failed" adversarial examples; NaN where there is none.
     """
-    from keras_robust.detection.base import roc_auc
-
     made = attack_on(subject.model, subject.threat, attack)
     found = kr.analysis.prediction_entropy(subject.model, _examples(subject), made, seed=subject.seed)
     found.to_png(subject.directory / "entropy.png")
-    chosen = {"all": slice(None), "successful": found.successful, "failed": found.failed}[against]
-    values = found.adversarial[chosen]
-    return roc_auc(found.clean, values) if len(values) else math.nan
+    return found.roc_auc_of("adversarial" if against == "all" else against)
 
 
 @measures.register("plane")
@@ -134,6 +131,7 @@ def cosine(subject: Subject, attack: str | dict[str, Any] | None = None, statist
         attack: of adversarial examples, as in `accuracy`; None: of clean ones.
         statistic: "mean" or "std", over the examples.
     """
+    require_choice("statistic", statistic, ("mean", "std"))
     examples = _examples(subject)
     made = attack_on(subject.model, subject.threat, attack) if attack else examples.images
     found = kr.analysis.cosine_table(subject.model, examples, made, seed=subject.seed)

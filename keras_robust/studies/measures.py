@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_robust.data import load
-from keras_robust.errors import require, unknown_name
+from keras_robust.errors import require, require_choice
 from keras_robust.registry import Registry
 from keras_robust.schema import check_options
 
@@ -105,8 +106,7 @@ def variant(
             "worst_case": both.
         eps: the radius, where it is not the recipe's.
     """
-    if protocol not in PROTOCOLS:
-        raise unknown_name("protocol", protocol, PROTOCOLS)
+    require_choice("protocol", protocol, PROTOCOLS)
     threat = {**subject.threat, "eps": subject.threat["eps"] if eps is None else eps}
     *single, _ = PROTOCOLS
     shown = subject.variant(name)
@@ -150,8 +150,10 @@ def distance(
         measured: "linf", "l2" or "rms".
         statistic: "mean" or "median".
     """
+    require_choice("measure of distances", measured, ("linf", "l2", "rms"))
+    require_choice("statistic", statistic, ("mean", "median"))
     outcome = _attacked(subject, attack, norm="l2")
-    return outcome.distance_summary.get(measured, {}).get(statistic, float("nan"))
+    return outcome.distance_summary.get(measured, {}).get(statistic, math.nan)
 
 
 @measures.register("transfer")

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from keras_robust.errors import InputError, require, unknown_name
+from keras_robust.errors import InputError, require, require_choice, unknown_name
 from keras_robust.packaged import packaged
 from keras_robust.recipes import PROFILES, Recipe, merged, read
 from keras_robust.recipes import load as load_recipe
@@ -48,13 +48,11 @@ def load(name: str, profile: str = "laptop") -> Study:
     >>> load("adr/table1").columns["PGD-40"]["attack"]
     'pgd-40'
     """
-    if profile not in PROFILES:
-        raise unknown_name("profile", profile, PROFILES)
+    require_choice("profile", profile, PROFILES)
     text = _text(name)
     profiles = _mapping(f"{name}: profiles", text.pop("profiles", None))
     for key in profiles:
-        if key not in PROFILES:
-            raise unknown_name(f"profile of {name}", key, PROFILES)
+        require_choice(f"profile of {name}", key, PROFILES)
     settings = merged(text, _mapping(f"{name}: profiles: {profile}", profiles.get(profile)))
     check_options(name, settings, Study, supplied=("name", "profile"))
     study = Study(name=name, profile=profile, **settings)
@@ -133,11 +131,9 @@ class Study:
     def _check_figures(self) -> None:
         of = f"the paper's figures of {self.name}"
         for row, figures in self.paper.items():
-            if row not in self.rows:
-                raise unknown_name(f"row in {of}", row, self.rows)
+            require_choice(f"row in {of}", row, self.rows)
             for column, figure in _mapping(f"{of}: {row}", figures).items():
-                if column not in self.columns:
-                    raise unknown_name(f"column in {of}", column, self.columns)
+                require_choice(f"column in {of}", column, self.columns)
                 require(
                     isinstance(figure, (int, float)),
                     f"{of}: {row}, {column} must be a number. Received: {figure!r}.",

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_robust.errors import InputError, require, unknown_name
+from keras_robust.errors import InputError, require, require_choice, unknown_name
 from keras_robust.schema import check_options
 from keras_robust.zoo import lookup
 from keras_robust.zoo.cards import CARD, Card
@@ -66,8 +66,7 @@ def detector(reference: str | os.PathLike[str], name: str) -> Detector:
     kind, directory, _ = lookup.resolve(reference)
     require(kind in ("zoo", "directory"), f"{directory} has no card that could name a detector.")
     card = lookup.card(directory.name) if kind == "zoo" else Card.read(directory / CARD)
-    if name not in card.detectors:
-        raise unknown_name(f"detector of {card.name}", name, card.detectors)
+    require_choice(f"detector of {card.name}", name, card.detectors)
     return detection.load(fetched(directory, card.files[name]))
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import platformdirs
 
-from keras_robust.errors import InputError, require, unknown_name
+from keras_robust.errors import InputError, require, require_choice, unknown_name
 from keras_robust.files import user_path
 from keras_robust.packaged import packaged
 from keras_robust.zoo.cards import CARD, Card
@@ -45,8 +45,7 @@ def names() -> builtins.list[str]:
 def directory(name: str) -> Path:
     """The directory of an entry."""
     directories = _directories()
-    if name not in directories:
-        raise unknown_name("model in the zoo", name, directories)
+    require_choice("model in the zoo", name, directories)
     return directories[name]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from keras_robust.errors import InputError, require, unknown_name
+from keras_robust.errors import InputError, require, require_choice
 from keras_robust.files import replacing, user_path, write_weights
 from keras_robust.packaged import packaged
 from keras_robust.zoo.cards import CARD, WORST_CASE, Card, check_name
@@ -264,8 +264,7 @@ def _stages(report: Report) -> dict[str, dict[str, float]]:
 def _variant(card: Card, variant: str, model: keras.Model, report: Report) -> dict[str, Any]:
     """What a card says of a variant that was evaluated."""
     wrapped = {name: options for name, options in card.variants.items() if options}
-    if variant not in wrapped:
-        raise unknown_name(f"wrapped variant of {card.name}", variant, wrapped)
+    require_choice(f"wrapped variant of {card.name}", variant, wrapped)
     called = replace(card, name=f"{card.name}:{variant}")
     _check_whole(called.name, model, report)
     return {**wrapped[variant], **_further(called, model, report), "results": _results(report)}

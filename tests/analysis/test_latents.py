@@ -146,8 +146,10 @@ def test_the_areas_count_pairs_in_the_right_order(classifier, few):
         return stats.mannwhitneyu(values, found.clean).statistic / (len(values) * len(found.clean))
 
     assert found.roc_auc == pytest.approx(area(found.adversarial)) and found.roc_auc > 0.6
-    assert found.roc_auc_successful == pytest.approx(area(found.adversarial[found.successful]))
-    assert np.isnan(prediction_entropy(classifier, few, few[0]).roc_auc_successful)
+    assert found.roc_auc_of("successful") == pytest.approx(area(found.adversarial[found.successful]))
+    assert np.isnan(prediction_entropy(classifier, few, few[0]).roc_auc_of("successful"))
+    with pytest.raises(InputError, match="Did you mean 'successful'"):
+        found.roc_auc_of("succesful")
 
 
 # Clusters and centres

@@ -248,7 +248,7 @@ def build(*outputs, shape=(8, 8, 1)):
         ({"shard": "3/3"}, "Shard 3/3 is empty: 120 examples in blocks of 128 make 1 shards at most"),
         ({"strategy": "mirrored"}, "strategy must be a tf.distribute.Strategy"),
         ({"attacks": "adaptive"}, "The model declares no adaptive objectives"),
-        ({"batch_size": 0}, "batch_size must be an integer >= 1. Received: 0"),
+        ({"batch_size": 0}, "batch_size must be an integer >= 1. Received: batch_size=0"),
         ({"examples": 0}, "examples must be in 1..120. Received: 0"),
         ({"examples": 121}, "examples must be in 1..120. Received: 121"),
         ({"examples_from": "mnits"}, "Unknown dataset: 'mnits'. Did you mean 'mnist'?"),

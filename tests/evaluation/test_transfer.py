@@ -193,7 +193,7 @@ def two_inputs():
         ({"second": build((8, 8, 1), 10, "softmax")}, "outputs probabilities where logits"),
         ({"eps": None}, "give eps for linf, for example eps=8/255"),
         ({"norm": "l3"}, "Unknown norm: 'l3'"),
-        ({"batch_size": 0}, "batch_size must be an integer >= 1. Received: 0"),
+        ({"batch_size": 0}, "batch_size must be an integer >= 1. Received: batch_size=0"),
         ({"examples": 91}, "examples must be in 1..90. Received: 91"),
         ({"examples_from": "mnits"}, "Unknown dataset: 'mnits'"),
         ({"attack": "clean"}, "Give one attack. Received: clean"),

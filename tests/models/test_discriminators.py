@@ -65,11 +65,11 @@ def test_it_is_saved(name, tmp_path):
     ("options", "message"),
     [
         ({"depht": 3}, "Did you mean 'depth'"),
-        ({"width": 0}, "width must be positive"),
+        ({"width": 0}, "width must be an integer >= 1"),
         ({"depth": 0}, "depth must be"),
         ({"input_shape": 3}, "input_shape must be a sequence of positive integers"),
         ({"input_shape": ()}, "input_shape must be a sequence of positive integers"),
-        ({"num_classes": 0}, "num_classes must be positive"),
+        ({"num_classes": 0}, "num_classes must be an integer >= 1"),
     ],
 )
 def test_bad_options_are_told(name, options, message):

@@ -65,7 +65,7 @@ def test_the_latent_has_as_many_features_as_without_unless_told():
         ({"name": "cosine_centers", "scal": 1.0}, "'scal'. Did you mean 'scale'"),
         ({"name": "cosine_centers", "scale": "big"}, "scale must be a number"),
         ({"name": "cosine_centers", "scale": 0.0}, "scale must be a finite number > 0"),
-        ({"name": "cosine_centers", "dim": 0}, "dim of head must be positive"),
+        ({"name": "cosine_centers", "dim": 0}, "dim must be an integer >= 1"),
         ({"name": "cosine_centers", "dim": 1}, "dim must be an integer >= 2 for 10 centres"),
         ({"name": "distance_centers", "normalize": True}, "'normalize'"),
     ],

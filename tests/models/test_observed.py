@@ -149,7 +149,8 @@ def test_an_ensemble_is_saved_exported_and_attacked(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"passes": 0}, "passes must be positive"), ({"first": -1}, "first must be")]
+    ("options", "words"),
+    [({"passes": 0}, "passes must be an integer >= 1"), ({"first": -1}, "first must be")],
 )
 def test_bad_options_of_the_ensemble(options, words):
     with pytest.raises(InputError, match=words):

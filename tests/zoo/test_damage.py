@@ -103,7 +103,7 @@ def test_arrays_that_do_not_fit(entry, change, message):
         ({"filtres": 3}, "Unknown option of mine: architecture: 'filtres'. Did you mean 'filters'"),
         ({"filters": "2"}, "architecture: filters must be an integer. Received: '2'"),
         ({"dtype": "bfloat16"}, "Unknown option of mine: architecture: 'dtype'"),
-        ({"filters": 0}, "filters must be positive"),
+        ({"filters": 0}, "filters must be an integer >= 1"),
     ],
 )
 def test_an_architecture_that_cannot_be_built(entry, changes, message):
