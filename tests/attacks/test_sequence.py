@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import keras
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from keras_robust.attacks import (
     Attack,
     AutoAttack,
     FABTargeted,
+    RayS,
     Square,
 )
 from keras_robust.attacks.sequence import Sequence
@@ -54,6 +56,31 @@ def test_a_stage_is_made_on_what_still_stands(digits_classifier, digits):
     assert len(second) < len(first)
     inverted = np.abs(adversarial - (1 - images)).max(axis=(1, 2, 3)) == 0
     np.testing.assert_array_equal(inverted, np.isin(labels, (0, 1)) & (fooled | (labels == 1)))
+
+
+@keras.saving.register_keras_serializable("keras_robust_tests")
+class Jitter(keras.layers.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.draws = keras.random.SeedGenerator(3)
+
+    def call(self, images):
+        return images + 0.5 * keras.random.normal(keras.ops.shape(images), seed=self.draws)
+
+
+@pytest.mark.parametrize(
+    "attack", [Chain(eps=1.0), RayS(queries=30)], ids=lambda attack: type(attack).__name__
+)
+def test_what_is_shown_between_the_stages_repeats_on_a_classifier_that_draws_noise(
+    digits_classifier, digits, attack
+):
+    inputs = keras.Input((8, 8, 1))
+    jittery = keras.Model(inputs, digits_classifier(Jitter()(inputs)))
+    (state,) = (kept for kept in jittery.variables if kept.name == "seed_generator_state")
+    before = np.copy(state)
+    first, again = (attack(jittery, digits[0][:60], digits[1][:60]) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(state, before)
 
 
 def test_the_standard_version_has_its_authors_settings():
