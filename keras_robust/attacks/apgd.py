@@ -140,6 +140,9 @@ class APGD(RepeatedAttack):
 
     An example leaves the batch at the first checkpoint after an iterate of it was misclassified.
 
+    Raises:
+        InputError: an option that is not as described.
+
     >>> APGD(eps=0.3).steps
     100
     """
@@ -274,6 +277,9 @@ class APGDTargeted(LikeliestTargets, APGD):
         classes: how many of them, from the second likeliest on the clean image.
 
     Source: Croce & Hein 2020, section 4.1.
+
+    >>> APGDTargeted(eps=0.1).classes
+    9
     """
 
     loss: Any = "dlr"

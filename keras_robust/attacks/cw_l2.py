@@ -55,6 +55,9 @@ class CWL2(MinimumNorm):
             more than this, >= 0.
         abort_early: end an example's optimisation when over a tenth of the steps its loss does not fall.
 
+    Raises:
+        InputError: an option that is not as described.
+
     Source: Carlini & Wagner 2017, "Towards evaluating the robustness of neural networks", section VI.A.
 
     >>> CWL2(confidence=5.0).norm

@@ -46,6 +46,9 @@ class DDN(MinimumNorm):
         init_eps: radius of the first sphere, > 0, in the units of the images.
         gamma: by which share the radius changes in a step, in (0, 1).
 
+    Raises:
+        InputError: an option that is not as described.
+
     Source: Rony et al. 2019, "Decoupling direction and norm for efficient gradient-based L2 adversarial
     attacks and defenses", algorithm 1, without its rounding to 8 bits.
 

@@ -52,6 +52,9 @@ class FAB(MinimumNorm, RepeatedAttack):  # in this order eps is without limit by
     distorted adversarial examples with a fast adaptive boundary attack", algorithm 1, with the authors'
     settings in AutoAttack.
 
+    Raises:
+        InputError: an option that is not as described.
+
     >>> FAB(norm="l2").steps
     100
     """

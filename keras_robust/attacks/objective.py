@@ -257,6 +257,9 @@ def get_objective(objective: Any) -> Objective:
 
     Raises:
         InputError: something else, an unknown name, or an option that the objective does not take.
+
+    >>> get_objective("cross_entropy").label
+    'cross_entropy'
     """
     if isinstance(objective, Objective):
         return _told_apart(objective)

@@ -46,6 +46,9 @@ class PGD(RepeatedAttack):
 
     eps, step size and steps are tensors inside: changing them does not retrace.
 
+    Raises:
+        InputError: an option that is not as described.
+
     >>> attack = PGD(eps=0.3, steps=40, step_size=0.01)
     >>> attack.targeted
     False
@@ -196,7 +199,11 @@ class PGD(RepeatedAttack):
 @attacks.register("fgsm")
 @dataclass(frozen=True, kw_only=True)
 class FGSM(PGD):
-    """Fast gradient sign method: one full step from the image itself. Goodfellow et al. 2015."""
+    """Fast gradient sign method: one full step from the image itself. Goodfellow et al. 2015.
+
+    >>> FGSM(eps=0.1).step()
+    0.1
+    """
 
     steps: int = 1
     start: str | None = None
@@ -211,7 +218,11 @@ class FGSM(PGD):
 @attacks.register("bim")
 @dataclass(frozen=True, kw_only=True)
 class BIM(PGD):
-    """Basic iterative method: PGD from the image itself. Kurakin et al. 2017."""
+    """Basic iterative method: PGD from the image itself. Kurakin et al. 2017.
+
+    >>> BIM(eps=0.1, steps=10).start is None
+    True
+    """
 
     start: str | None = None
 
@@ -220,7 +231,11 @@ class BIM(PGD):
 @attacks.register("mim")
 @dataclass(frozen=True, kw_only=True)
 class MIM(BIM):
-    """Momentum iterative method: BIM along the accumulated normalised gradient. Dong et al. 2018."""
+    """Momentum iterative method: BIM along the accumulated normalised gradient. Dong et al. 2018.
+
+    >>> MIM(eps=0.1, steps=10).momentum
+    1.0
+    """
 
     momentum: float | None = 1.0
 
@@ -229,7 +244,11 @@ class MIM(BIM):
 @attacks.register("cw")
 @dataclass(frozen=True, kw_only=True)
 class CW(PGD):
-    """PGD on Carlini and Wagner's margin with confidence 50, as CW-Linf is evaluated (Madry et al.)."""
+    """PGD on Carlini and Wagner's margin with confidence 50, as CW-Linf is evaluated (Madry et al.).
+
+    >>> CW(eps=0.1, steps=40).loss
+    'margin'
+    """
 
     loss: Any = "margin"
 
@@ -255,6 +274,9 @@ class MultiTargeted(_OwnTargets):
     """Targeted PGD towards every other class in turn; any misclassification ends it.
 
     Source: the multi-targeted evaluation of ADR (Bui et al. 2020), Gowal et al. 2019.
+
+    >>> MultiTargeted(eps=0.1, steps=20).has_targets
+    True
     """
 
     def _attempts(
@@ -274,6 +296,9 @@ class RandomTargeted(_OwnTargets):
 
     Weaker than an untargeted attack on an honest classifier: where it finds more, gradients are masked.
     Source: the targeted evaluation of MMC (Pang et al. 2020).
+
+    >>> RandomTargeted(eps=0.1, steps=20, restarts=2).has_targets
+    True
     """
 
     def _attempts(

@@ -37,7 +37,18 @@ def likeliest(
 
 
 def classify(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """Class of each image, `(N,)` int32 array, in batches."""
+    """Class of each image, `(N,)` int32 array, in batches.
+
+    Args:
+        model: maps images to logits `(B, K)`.
+        images: `(N, ...)` float32.
+        batch_size: images in a batch.
+
+    >>> import keras_robust as kr
+    >>> images, _ = kr.data.load("digits", "test", examples=4, seed=0)
+    >>> classify(kr.zoo.load("at_digits"), images).shape
+    (4,)
+    """
     parts = [
         np.asarray(predict_classes(model, images[first : first + batch_size]))
         for first in range(0, len(images), batch_size)

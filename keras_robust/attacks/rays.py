@@ -64,6 +64,9 @@ class RayS(MinimumNorm):
     to integer labels `(n,)`: `lambda images: logits_of(images).argmax(-1)` makes one of an exported file
     that `keras_robust.load_exported` has loaded.
 
+    Raises:
+        InputError: an option that is not as described.
+
     Source: Chen & Gu 2020, "RayS: a ray searching method for hard-label adversarial attack",
     algorithms 2 and 3.
 

@@ -48,6 +48,9 @@ class Square(Attack):
     It uses no gradient, so it also breaks models that only hide theirs. The squares are drawn for each
     image. Source: Andriushchenko et al. 2020, algorithms 1 to 3, with the schedule of its section 5.
 
+    Raises:
+        InputError: an option that is not as described.
+
     >>> Square(eps=0.3, queries=1000).black_box
     True
     """

@@ -75,6 +75,9 @@ class VAT(RepeatedAttack):
         xi: length of the finite difference in the L2 norm of the image, > 0. The default can be told from
             0 in bfloat16, where the 1e-6 of the authors cannot.
 
+    Raises:
+        InputError: an option that is not as described.
+
     Source: Miyato et al. 2018, "Virtual adversarial training", section 3.3.
 
     >>> VAT(eps=0.3).iterations

@@ -25,6 +25,9 @@ class AdversarialTraining(Defense):
         adversarial_weight: weight of the adversarial images' cross-entropy, >= 0.
         options: `weight_decay`, `seed`, `name` of `Defense`.
 
+    Raises:
+        InputError: no adversary where one is needed, or a weight that is not >= 0.
+
     >>> import keras_robust as kr
     >>> adversary = kr.attacks.PGD(eps=0.3, steps=10)
     >>> defense = kr.defenses.AdversarialTraining(kr.models.build("small_cnn"), adversary)

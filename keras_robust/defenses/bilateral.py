@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from keras_robust.defenses.base import Batch, Defense, defenses
+from keras_robust.errors import require_above_zero
 from keras_robust.losses import adversarial_labels, soft_cross_entropy
-from keras_robust.losses.adversarial_labels import check_gamma
 from keras_robust.losses.soft_cross_entropy import check_share
 
 
@@ -27,6 +27,9 @@ class Bilateral(Defense):
         label_mass: mass of y' off the true class, eps_y in the paper, in [0, 1 - 1/K) with K classes.
         gamma: what the most confusing class gets beside the shares of the others, > 0.
         options: `weight_decay`, `seed`, `name` of `Defense`.
+
+    Raises:
+        InputError: an option that is not as described.
 
     Source: Wang & Zhang, ICCV 2019, section 3.
 
@@ -48,7 +51,7 @@ class Bilateral(Defense):
     ) -> None:
         super().__init__(classifier, adversary, terms={"adversarial": 1.0}, **options)
         check_share("label_mass", label_mass, classifier.output_shape[-1])
-        check_gamma(gamma)
+        require_above_zero(gamma=gamma)
         self.label_mass = label_mass
         self.gamma = gamma
 

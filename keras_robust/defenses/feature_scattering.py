@@ -27,6 +27,9 @@ class FeatureScattering(Defense):
         smoothing: mass of the labels off the true class, in [0, 1 - 1/K) with K classes.
         options: `weight_decay`, `seed`, `name` of `Defense`.
 
+    Raises:
+        InputError: an option that is not as described.
+
     Source: Zhang & Wang, NeurIPS 2019, algorithm 1; smoothing as in the authors' code.
 
     >>> import keras_robust as kr

@@ -17,6 +17,7 @@ class Standard(Defense):
 
     Args:
         classifier: built Keras model from images to logits.
+        adversary: attack for the adversarial accuracy in evaluation, or None; training makes none.
         options: `weight_decay`, `seed`, `name` of `Defense`.
 
     >>> import keras_robust as kr

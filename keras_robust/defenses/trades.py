@@ -23,6 +23,9 @@ class TRADES(Defense):
         beta: weight of the divergence, 1/lambda in the paper; 6 on CIFAR-10, 1 on MNIST.
         options: `weight_decay`, `seed`, `name` of `Defense`.
 
+    Raises:
+        InputError: no adversary, or a weight that is not >= 0.
+
     Source: Zhang et al. 2019, equation 5 and algorithm 1.
 
     >>> import keras_robust as kr

@@ -24,6 +24,9 @@ class EntropyDetector(Detector):
 
     Wherever a model is asked for, None says that logits `(N, K)` stand in the place of images.
 
+    Raises:
+        InputError: a rate that is not in [0, 1).
+
     Source: Bui et al., ECCV 2020, which proposes it for classifiers with compact latents.
 
     >>> import keras_robust as kr

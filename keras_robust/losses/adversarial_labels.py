@@ -28,18 +28,18 @@ def adversarial_labels(labels: Any, logits: Any, mass: float = 0.5, gamma: float
         InputError: mass or gamma out of range.
 
     Source: Bilateral adversarial training, Wang & Zhang 2019, section 3.3.
+
+    >>> import numpy as np
+    >>> found = adversarial_labels(np.array([0]), np.array([[5.0, 3.0, 1.0]], "float32"))
+    >>> found.numpy().round(3).tolist()[0][1] < found.numpy().round(3).tolist()[0][2]
+    True
     """
     num_classes = logits.shape[-1]
     check_share("mass", mass)
-    check_gamma(gamma)
+    require_above_zero(gamma=gamma)
     own = ops.one_hot(labels, num_classes, dtype="float32")
     v = -ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
     least = ops.min(ops.where(own > 0, float("inf"), v), axis=-1, keepdims=True)
     shares = (1.0 - own) * (v - least + gamma)
     shares = shares / ops.sum(shares, axis=-1, keepdims=True)
     return ops.stop_gradient((1.0 - mass) * own + mass * shares)
-
-
-def check_gamma(gamma: float) -> None:
-    """Refuse what is no share of the most confusing class."""
-    require_above_zero(gamma=gamma)

@@ -22,7 +22,14 @@ def local_compactness(
         norm: 1 (mean over the features of |d|), 2 (sqrt of the mean of d²) or "inf" (max |d|).
         stop_gradient: hold the clean latent fixed, as the authors' code does; the paper lets both move.
 
+    Raises:
+        InputError: another norm.
+
     Source: ADR, Bui et al. 2020, equation 7.
+
+    >>> import numpy as np
+    >>> local_compactness(np.zeros((1, 2), "float32"), np.array([[1.0, -3.0]], "float32")).numpy().tolist()
+    [2.0]
     """
     target = ops.stop_gradient(latents) if stop_gradient else latents
     return distance(adversarial_latents, target, norm)
@@ -52,7 +59,15 @@ def global_compactness(
 
     The pairs are those of the batch that is given: under a distribution strategy, of each replica's own.
 
+    Raises:
+        InputError: another norm, or an alpha that is not in (0, 1].
+
     Source: ADR, Bui et al. 2020, equation 7.
+
+    >>> import numpy as np
+    >>> apart = np.array([[0.0], [1.0]], "float32")
+    >>> global_compactness(np.array([0, 0]), apart).numpy().tolist()
+    [0.5, 0.5]
     """
     if adversarial_latents is None:
         distances = pairwise_distance(latents, latents, norm)

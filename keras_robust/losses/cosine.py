@@ -18,6 +18,10 @@ def cosine_distance(features: Any, others: Any) -> Any:
         features, others: `(B, ...)`; what an example has beyond its first axis is one vector.
 
     Its gradient is zero where both point the same way. Source: MAT (ICLR 2021 submission), CD.
+
+    >>> import numpy as np
+    >>> cosine_distance(np.array([[2.0, 0.0]]), np.array([[0.0, 3.0]])).numpy().tolist()
+    [1.0]
     """
     directions = unit(flat_features(features)), unit(flat_features(others))
     return 1.0 - ops.sum(directions[0] * directions[1], axis=-1)

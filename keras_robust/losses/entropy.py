@@ -9,7 +9,15 @@ from keras import ops
 
 
 def entropy(logits: Any) -> Any:
-    """Entropy of softmax(logits) in nats, `(B,)` float32; logits `(B, K)`."""
+    """Entropy of softmax(logits) in nats, `(B,)` float32.
+
+    Args:
+        logits: `(B, K)`.
+
+    >>> import numpy as np
+    >>> round(float(entropy(np.zeros((1, 2), "float32"))[0]), 4)
+    0.6931
+    """
     log_p = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
     return -ops.sum(ops.exp(log_p) * log_p, axis=-1)
 

@@ -19,6 +19,10 @@ def feature_to_center(labels: Any, features: Any, centers: Any) -> Any:
         centers: `(L, d)`, of any length.
 
     Source: MAT (ICLR 2021 submission), FTC.
+
+    >>> import numpy as np
+    >>> feature_to_center(np.array([1]), np.array([[0.0, 5.0]]), np.eye(2)).numpy().tolist()
+    [0.0]
     """
     return cosine_distance(features, center_of(labels, centers))
 

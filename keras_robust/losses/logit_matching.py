@@ -12,6 +12,10 @@ def logit_matching(logits: Any, adversarial_logits: Any) -> Any:
     """Mean over the classes of (z' - z)², `(B,)` float32; both `(B, K)`.
 
     Source: the authors' code of ATLD.
+
+    >>> import numpy as np
+    >>> logit_matching(np.zeros((1, 2)), np.array([[1.0, 3.0]])).numpy().tolist()
+    [5.0]
     """
     difference = ops.cast(adversarial_logits, "float32") - ops.cast(logits, "float32")
     return ops.mean(ops.square(difference), axis=-1)
@@ -29,6 +33,10 @@ def gradient_ratio(gradient: Any, other: Any, limit: float) -> Any:
         limit: largest ratio, > 0.
 
     Source: the authors' code of ATLD, which has no limit.
+
+    >>> import numpy as np
+    >>> float(gradient_ratio(np.array([6.0, -9.0]), np.array([2.0, 1.0]), limit=10.0))
+    3.0
     """
     ratio = ops.divide_no_nan(ops.max(gradient), ops.max(other))
     return ops.stop_gradient(ops.clip(ratio, 0.0, limit))

@@ -31,6 +31,10 @@ def manifold_bound(clean_scores: Any, adversarial_scores: Any, form: str = "js")
         InputError: another form.
 
     Source: Nowozin et al. 2016 (f-GAN), table 6; ATLD (ICLR 2021 submission), section 3.2.
+
+    >>> import numpy as np
+    >>> manifold_bound(np.zeros(1, "float32"), np.zeros(1, "float32")).numpy().tolist()
+    [0.0]
     """
     check_form(form)
     scores = ops.cast(clean_scores, "float32"), ops.cast(adversarial_scores, "float32")

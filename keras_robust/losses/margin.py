@@ -33,6 +33,10 @@ def margin(labels: Any, logits: Any) -> Any:
         logits: `(B, K)` float32.
 
     Source: Carlini & Wagner 2017, f6.
+
+    >>> import numpy as np
+    >>> margin(np.array([0]), np.array([[3.0, 1.0, 2.0]], "float32")).numpy().tolist()
+    [-1.0]
     """
     true, other = _true_and_best_other(labels, logits)
     return other - true
@@ -41,14 +45,37 @@ def margin(labels: Any, logits: Any) -> Any:
 def dlr(labels: Any, logits: Any) -> Any:
     """Difference of logits ratio, -(z_y - max_{j != y} z_j) / (z_(1) - z_(3)), `(B,)`.
 
-    Invariant to shift and scale of the logits; needs K >= 3. Source: Croce & Hein 2020, equation 6.
+    Invariant to shift and scale of the logits.
+
+    Args:
+        labels: `(B,)` integers.
+        logits: `(B, K)` float32, K >= 3.
+
+    Source: Croce & Hein 2020, equation 6.
+
+    >>> import numpy as np
+    >>> dlr(np.array([0]), np.array([[3.0, 1.0, 2.0]], "float32")).numpy().tolist()
+    [-0.5]
     """
     ranked = _ranked(logits, 3)
     return margin(labels, logits) / (ranked[:, 0] - ranked[:, 2] + 1e-12)
 
 
 def targeted_dlr(labels: Any, targets: Any, logits: Any) -> Any:
-    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2), `(B,)`; K >= 4. Croce & Hein 2020, equation 7."""
+    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2), `(B,)`.
+
+    Args:
+        labels: `(B,)` integers, the true classes.
+        targets: `(B,)` integers, the wanted classes.
+        logits: `(B, K)` float32, K >= 4.
+
+    Source: Croce & Hein 2020, equation 7.
+
+    >>> import numpy as np
+    >>> logits = np.array([[4.0, 3.0, 2.0, 0.0]], "float32")
+    >>> round(float(targeted_dlr(np.array([0]), np.array([1]), logits)[0]), 4)
+    -0.3333
+    """
     ranked = _ranked(logits, 4)
     spread = ranked[:, 0] - (ranked[:, 2] + ranked[:, 3]) / 2
     true = ops.sum(ops.where(ops.one_hot(labels, logits.shape[-1], dtype="bool"), logits, 0.0), axis=-1)

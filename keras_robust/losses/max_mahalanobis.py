@@ -19,6 +19,10 @@ def max_mahalanobis_center(labels: Any, features: Any, centers: Any) -> Any:
         centers: `(L, d)`.
 
     Source: Pang et al., ICLR 2020 (MMC), equation 2; the authors' code leaves out the ½.
+
+    >>> import numpy as np
+    >>> max_mahalanobis_center(np.array([0]), np.array([[1.0, 2.0]]), np.eye(2)).numpy().tolist()
+    [2.0]
     """
     away = ops.cast(features, "float32") - center_of(labels, centers)
     return 0.5 * ops.sum(ops.square(away), axis=-1)

@@ -15,6 +15,10 @@ def normal_divergence(mean: Any, log_variance: Any) -> Any:
         mean, log_variance: `(B, D)`.
 
     Source: Kingma & Welling 2014, appendix B.
+
+    >>> import numpy as np
+    >>> normal_divergence(np.ones((1, 2)), np.zeros((1, 2))).numpy().tolist()
+    [1.0]
     """
     mean, log_variance = ops.cast(mean, "float32"), ops.cast(log_variance, "float32")
     return 0.5 * ops.sum(ops.square(mean) + ops.exp(log_variance) - 1.0 - log_variance, axis=-1)

@@ -25,6 +25,10 @@ def second_order(labels: Any, features: Any, centers: Any) -> Any:
         centers: `(L, d)`, of any length.
 
     Source: MAT (ICLR 2021 submission), SO, the norm not squared.
+
+    >>> import numpy as np
+    >>> second_order(np.array([0]), np.array([[0.0, 2.0]]), np.eye(2)).numpy().tolist()
+    [0.5]
     """
     features = ops.cast(features, "float32")
     direction, target = unit(features), unit(center_of(labels, centers))

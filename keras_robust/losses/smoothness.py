@@ -20,6 +20,11 @@ def smoothness(logits: Any, adversarial_logits: Any, stop_gradient: bool = True)
         stop_gradient: hold the clean prediction fixed, as virtual adversarial training and ADR's code do.
 
     Source: Miyato et al. 2018, equation 5; ADR, Bui et al. 2020, equation 7.
+
+    >>> import numpy as np
+    >>> same = np.array([[1.0, 2.0]], "float32")
+    >>> smoothness(same, same).numpy().tolist()
+    [0.0]
     """
     return kl_divergence(_target(logits, stop_gradient), adversarial_logits)
 
@@ -38,7 +43,15 @@ def global_smoothness(
 
     The pairs are those of the batch that is given: under a distribution strategy, of each replica's own.
 
+    Raises:
+        InputError: an alpha that is not in (0, 1].
+
     Source: an option of ADR's code, absent from its paper.
+
+    >>> import numpy as np
+    >>> alike = np.zeros((3, 2), "float32")
+    >>> global_smoothness(np.array([0, 1, 0]), alike, alike).numpy().tolist()
+    [0.0, 0.0, 0.0]
     """
     target = ops.log_softmax(ops.cast(_target(logits, stop_gradient), "float32"), axis=-1)
     other = ops.log_softmax(ops.cast(adversarial_logits, "float32"), axis=-1)

@@ -27,6 +27,10 @@ def transport_plan(
         InputError: an option is not as described.
 
     Source: Cuturi 2013; stopping rule and defaults of Feature Scattering (Zhang & Wang 2019).
+
+    >>> import numpy as np
+    >>> transport_plan(1.0 - np.eye(2, dtype="float32")).numpy().round(2).tolist()
+    [[0.5, 0.0], [0.0, 0.5]]
     """
     check_transport(regularization, iterations, tolerance)
     costs = ops.cast(costs, "float32")
@@ -63,7 +67,14 @@ def transport_cost(
         features, others: `(B, ...)`; what an example has beyond its first axis is one vector.
         regularization, iterations, tolerance: of `transport_plan`.
 
+    Raises:
+        InputError: an option is not as described.
+
     Source: Feature Scattering, Zhang & Wang 2019, equation 5.
+
+    >>> import numpy as np
+    >>> round(float(transport_cost(np.eye(2), np.eye(2)[::-1]).numpy().sum()), 3) + 0.0
+    0.0
     """
     directions = unit(flat_features(features)), unit(flat_features(others))
     costs = 1.0 - ops.matmul(directions[0], ops.transpose(directions[1]))

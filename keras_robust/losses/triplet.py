@@ -32,6 +32,11 @@ def partners(labels: Any, anchors: Any, features: Any) -> Partners:
         labels: `(B,)` integers, of both.
         anchors: `(B, ...)`, of adversarial images.
         features: `(B, ...)`, of the clean ones.
+
+    >>> import numpy as np
+    >>> found = partners(np.array([0, 1, 0]), np.eye(3, dtype="float32"), np.eye(3, dtype="float32"))
+    >>> found.positive.numpy().tolist(), found.exists.numpy().tolist()
+    ([2, 1, 0], [True, True, True])
     """
     labels = ops.reshape(labels, (-1, 1))
     alike = labels == ops.transpose(labels)
@@ -55,7 +60,15 @@ def triplet(labels: Any, anchors: Any, features: Any, margin: float = 0.03) -> A
         features: `(B, ...)`, of the clean ones; see `partners`.
         margin: >= 0.
 
+    Raises:
+        InputError: another margin.
+
     Source: TLA, Mao et al. 2019, equation 3.
+
+    >>> import numpy as np
+    >>> features = np.eye(2, dtype="float32")
+    >>> triplet(np.array([0, 1]), features, features).numpy().tolist()
+    [0.0, 0.0]
     """
     require_not_negative(margin=margin)
     chosen = partners(labels, anchors, features)

@@ -18,6 +18,10 @@ def wasserstein_critic(prior_scores: Any, code_scores: Any) -> Any:
         code_scores: `(B,)`, the critic's of codes.
 
     Source: Arjovsky et al. 2017, equation 2; ER-Classifier (ICCV 2021), algorithm 1.
+
+    >>> import numpy as np
+    >>> wasserstein_critic(np.array([3.0]), np.array([0.5])).numpy().tolist()
+    [-2.5]
     """
     return ops.cast(code_scores, "float32") - ops.cast(prior_scores, "float32")
 
@@ -29,6 +33,10 @@ def wasserstein_generator(code_scores: Any) -> Any:
         code_scores: `(B,)`, the critic's of codes.
 
     Source: Arjovsky et al. 2017, theorem 3; ER-Classifier (ICCV 2021), algorithm 1.
+
+    >>> import numpy as np
+    >>> wasserstein_generator(np.array([0.5])).numpy().tolist()
+    [-0.5]
     """
     return -ops.cast(code_scores, "float32")
 
