@@ -105,7 +105,7 @@ class ERClassifier(Defense):
             "critic_weight and regularization_weight are both > 0, or both 0 (no critic). "
             f"Received: {critic_weight} and {regularization_weight}.",
         )
-        require_above_zero(critic_rate=critic_rate, head_rate=head_rate)
+        require_above_zero(clip=clip, critic_rate=critic_rate, head_rate=head_rate)
         require_count(critic_steps=critic_steps)
         self.draw = priors[prior]
         self.clip = WeightClip(clip)

@@ -359,7 +359,7 @@ PUBLISHED = {
     "adr": {"norm": 1, "alpha": 0.99, "stop_gradient": True, "pairs": "clean_adversarial"},
     "atld": {"matching_weight": 0.5, "smoothing": 0.5, "on": "logits", "clean_mode": "training"},
     "bilateral": {"label_mass": 0.5, "gamma": 0.01},
-    "er": {"regularization_weight": 0.1, "clip": 0.01, "critic_steps": 1},
+    "er_classifier": {"regularization_weight": 0.1, "clip": 0.01, "critic_steps": 1},
     "feature_scattering": {"smoothing": 0.5},
     "lat": {"latent_eps": 0.1, "latent_steps": 7},
     "mat": {"alpha": 1.0, "beta": 1.0},

@@ -287,7 +287,7 @@ def test_a_schedule_is_adjusted_once():
         ({"clean_weight": 0.0, "adversarial_weight": 0.0}, "C learns nothing"),
         ({"head_rate": 0}, "head_rate must be a finite number > 0"),
         ({"critic_steps": 0}, "critic_steps must be an integer >= 1"),
-        ({"clip": -1}, "limit of a weight clip"),
+        ({"clip": -1}, "clip must be a finite number > 0"),
         ({"critic": {"widht": 3}}, "Unknown option of critic: 'widht'. Did you mean 'width'"),
         ({"critic": keras.Sequential([keras.layers.Dense(1)])}, "Received: one that is not built"),
         ({"critic": "deep"}, "critic must be a keras.Model or a mapping"),
