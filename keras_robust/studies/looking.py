@@ -74,6 +74,9 @@ def entropy(subject: Subject, attack: str | dict[str, Any], against: str = "all"
         attack: as in `accuracy`.
         against: "all", "successful" or "failed" adversarial examples; NaN where there is none.
     """
+    from keras_robust.analysis.latent_map import SHOW
+
+    require_choice("choice of adversarial examples", against, SHOW)
     made = attack_on(subject.model, subject.threat, attack)
     found = kr.analysis.prediction_entropy(subject.model, _examples(subject), made, seed=subject.seed)
     found.to_png(subject.directory / "entropy.png")

@@ -150,7 +150,9 @@ def distance(
         measured: "linf", "l2" or "rms".
         statistic: "mean" or "median".
     """
-    require_choice("measure of distances", measured, ("linf", "l2", "rms"))
+    from keras_robust.evaluation.blocks import MEASURES
+
+    require_choice("measure of distances", measured, MEASURES)
     require_choice("statistic", statistic, ("mean", "median"))
     outcome = _attacked(subject, attack, norm="l2")
     return outcome.distance_summary.get(measured, {}).get(statistic, math.nan)

@@ -169,6 +169,22 @@ def test_points_are_judged_where_they_end_by_the_source_if_there_is_one(tmp_path
     np.testing.assert_allclose([float(row["x"]) for row in points], moved[:, 0], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("measure", "options", "nearest"),
+    [
+        ("distance", {"attack": "ddn-2", "measured": "linff"}, "linf"),
+        ("distance", {"attack": "ddn-2", "statistic": "meen"}, "mean"),
+        ("surface", {"attack": PGD, "around": "clear"}, "clean"),
+        ("latent_map", {"attack": PGD, "show": "succesful"}, "successful"),
+        ("entropy", {"attack": PGD, "against": "succesful"}, "successful"),
+    ],
+)
+def test_a_mistyped_option_is_told_before_an_attack_is_made(subject, monkeypatch, measure, options, nearest):
+    monkeypatch.setattr(kr.attacks.Attack, "__call__", lambda *_, **__: pytest.fail("an attack was made"))
+    with pytest.raises(kr.InputError, match=f"Did you mean .*'{nearest}'"):
+        measures[measure](subject, **options)
+
+
 def test_the_discriminator_beside_a_model_is_a_loss(tmp_path):
     random.seed(0)  # the judge's units can all be dead at the points
     model = kr.models.build("mlp", hidden=(4,))
