@@ -19,19 +19,31 @@ priors: Registry[Callable[[Noise, Any], Any]] = Registry("prior")
 
 @priors.register("normal")
 def normal(noise: Noise, shape: Any) -> Any:
-    """N(0, 1)."""
+    """N(0, 1).
+
+    >>> normal(Noise((0, 0)), (2, 3)).shape
+    TensorShape([2, 3])
+    """
     return noise.normal(shape)
 
 
 @priors.register("uniform")
 def uniform(noise: Noise, shape: Any) -> Any:
-    """Uniform in (-3, 3)."""
+    """Uniform in (-3, 3).
+
+    >>> uniform(Noise((0, 0)), (2, 3)).shape
+    TensorShape([2, 3])
+    """
     return noise.uniform(shape, -3.0, 3.0)
 
 
 @priors.register("cauchy")
 def cauchy(noise: Noise, shape: Any) -> Any:
-    """Cauchy(0, 1), by the inverse of its distribution function; it has neither mean nor variance."""
+    """Cauchy(0, 1), by the inverse of its distribution function; it has neither mean nor variance.
+
+    >>> cauchy(Noise((0, 0)), (2, 3)).shape
+    TensorShape([2, 3])
+    """
     return tf.math.tan(math.pi * noise.uniform(shape, -0.5, 0.5))
 
 

@@ -36,12 +36,23 @@ SAID = ("name", "profile", "description", "source", "paper")  # of a recipe, wit
 
 
 def names() -> list[str]:
-    """Names of the packaged recipes."""
+    """Names of the packaged recipes.
+
+    >>> "at_mnist" in names()
+    True
+    """
     return sorted(path.stem for path in packaged("recipes").glob("*.yaml"))
 
 
 def describe(name: str) -> str:
-    """One sentence on a packaged recipe."""
+    """One sentence on a packaged recipe.
+
+    Raises:
+        InputError: an unknown name.
+
+    >>> describe("trades_mnist")
+    'CNN-4C3F on MNIST, TRADES.'
+    """
     return str(read(_path(name)).get("description", ""))
 
 

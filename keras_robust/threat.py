@@ -32,7 +32,12 @@ def _l2(x: Any) -> Any:
 
 
 class Linf:
-    """The maximum norm: every pixel may move by eps."""
+    """The maximum norm: every pixel may move by eps.
+
+    >>> import numpy as np
+    >>> Linf.project(np.array([[0.3, -0.1]], "float32"), 0.25).numpy().tolist()
+    [[0.25, -0.10000000149011612]]
+    """
 
     @staticmethod
     def size(delta: Any) -> Any:
@@ -52,7 +57,12 @@ class Linf:
 
 
 class L2:
-    """The Euclidean norm of the flattened image."""
+    """The Euclidean norm of the flattened image.
+
+    >>> import numpy as np
+    >>> L2.size(np.array([[3.0, 4.0]], "float32")).numpy().tolist()
+    [5.0]
+    """
 
     @staticmethod
     def size(delta: Any) -> Any:

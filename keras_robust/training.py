@@ -161,10 +161,16 @@ def _write_entry(classifier: keras.Model, recipe: Recipe, directory: Path) -> No
 
 
 def history(directory: Path | str) -> list[dict[str, float]]:
-    """The logged epochs of a run, one mapping each.
+    """The logged epochs of a run, one mapping each; none of a run that has not logged any.
+
+    Args:
+        directory: of the run.
 
     Raises:
         InputError: the log cannot be read.
+
+    >>> history("no_run_yet")
+    []
     """
     path = Path(directory) / HISTORY
     if not path.exists():

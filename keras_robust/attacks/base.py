@@ -35,6 +35,13 @@ class Attack:
             precision; what is found there is to be confirmed in float32.
 
     Calling `attack(model, images, labels)` gives adversarial images; see `__call__`.
+
+    Raises:
+        InputError: an option out of its range, or a norm that the attack does not work in.
+
+    >>> from keras_robust.attacks import FGSM
+    >>> FGSM(eps=0.1, norm="l2").threat
+    ThreatModel(norm='l2', eps=0.1, bounds=(0.0, 1.0))
     """
 
     eps: float

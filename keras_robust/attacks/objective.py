@@ -29,6 +29,17 @@ class Objective:
     `needs_clean` asks for the view of the clean images in `goal.clean`; an objective that ignores
     the labels and has no targeted form says so with `targetable = False`, and one whose value of an
     example depends on the others of its batch with `coupled = True`.
+
+    >>> import keras, numpy as np
+    >>> from keras import ops
+    >>> from keras_robust.attacks import PGD, Objective
+    >>> class Doubt(Objective):
+    ...     def __call__(self, view, goal):
+    ...         return -ops.max(ops.softmax(view.logits), axis=-1)
+    >>> model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    >>> images, labels = np.full((1, 2, 2, 1), 0.5, "float32"), np.array([0])
+    >>> PGD(eps=0.1, step_size=0.05, steps=3, loss=Doubt())(model, images, labels).shape
+    (1, 2, 2, 1)
     """
 
     needs_clean = False

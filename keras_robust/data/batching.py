@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
 
 def steps_per_epoch(arrays: Arrays, batch_size: int, drop_remainder: bool = True) -> int:
-    """Number of batches that `pipeline` makes of one pass over the examples."""
+    """Number of batches that `pipeline` makes of one pass over the examples.
+
+    Raises:
+        InputError: a batch size below 1, or above the number of examples where the remainder is dropped.
+
+    >>> from keras_robust import data
+    >>> steps_per_epoch(data.load("digits", "test"), batch_size=100)
+    3
+    """
     size = len(arrays.labels)
     require(
         1 <= batch_size <= (size if drop_remainder else math.inf),

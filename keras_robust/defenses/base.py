@@ -75,6 +75,22 @@ class Defense(DistributedModel):
 
     Raises:
         InputError: unbuilt classifier, no adversary where one is needed, a weight that is not >= 0.
+
+    >>> import keras, numpy as np
+    >>> from keras_robust import losses
+    >>> class Squared(Defense):
+    ...     def __init__(self, classifier, weight=1.0):
+    ...         super().__init__(classifier, terms={"cross_entropy": 1.0, "squares": weight})
+    ...     def loss_terms(self, batch):
+    ...         logits = self.view(batch).logits
+    ...         squares = keras.ops.mean(logits**2, axis=-1)
+    ...         return {"cross_entropy": losses.cross_entropy(batch.labels, logits), "squares": squares}
+    >>> model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    >>> defense = Squared(model, weight=0.1)
+    >>> defense.compile(optimizer="adam")
+    >>> log = defense.fit(np.zeros((8, 4, 4, 1), "float32"), np.arange(8) % 3, verbose=0)
+    >>> sorted(log.history)
+    ['cross_entropy', 'loss', 'squares']
     """
 
     # Whether training looks at adversarial images; a property where it depends on the weights of the terms.

@@ -182,7 +182,16 @@ class ERDetector(DensityDetector):
 
 @detectors.register("er2")
 class ER2Detector(ERDetector):
-    """`ERDetector` on Z' = [means of the encoder's hidden layers, Z]."""
+    """`ERDetector` on Z' = [means of the encoder's hidden layers, Z].
+
+    Args:
+        space, bandwidth: as in `ERDetector`.
+
+    Source: ER-Classifier (ICCV 2021), algorithm 2.
+
+    >>> ER2Detector(bandwidth=0.5).get_config()
+    {'space': 'hidden_and_latent', 'bandwidth': 0.5}
+    """
 
     def __init__(self, space: str = "hidden_and_latent", bandwidth: float | None = None) -> None:
         super().__init__(space, bandwidth)
@@ -198,6 +207,14 @@ class KernelDensityDetector(DensityDetector):
 
     Source: Feinman et al. 2017, "Detecting adversarial samples from artifacts", section 5.1, without its
     second feature, the variance under dropout.
+
+    >>> import keras_robust as kr
+    >>> model = kr.zoo.load("at_digits")
+    >>> images, labels = kr.data.load("digits", "test", examples=200, seed=0)
+    >>> adversarial = kr.attacks.FGSM(eps=0.3)(model, images, labels)
+    >>> detector = KernelDensityDetector(bandwidth=1.2).fit(model, images, adversarial, labels=labels)
+    >>> detector.roc_auc(model, images, adversarial) > 0.5
+    True
     """
 
     def __init__(self, bandwidth: float | None = None) -> None:

@@ -29,6 +29,12 @@ def save(detector: Detector, path: Path | str) -> Path:
 
     Raises:
         InputError: not fit yet, another ending, or a place that cannot be written.
+
+    >>> import keras_robust as kr
+    >>> images, _ = kr.data.load("digits", "test", examples=100, seed=0)
+    >>> detector = kr.detection.EntropyDetector().fit(kr.zoo.load("at_digits"), images)
+    >>> load(save(detector, "entropy.npz")).threshold == detector.threshold
+    True
     """
     path = _named(path)
     require(detector.threshold is not None, f"{type(detector).__name__} is not fit yet: fit it first.")
@@ -40,7 +46,10 @@ def save(detector: Detector, path: Path | str) -> Path:
 
 
 def load(path: Path | str) -> Detector:
-    """The detector that `save` wrote.
+    """The detector that `save` wrote; see its example.
+
+    Args:
+        path: ends in ".npz".
 
     Raises:
         InputError: nothing there, not such a file, an unknown detector or option, or arrays that are missing,

@@ -23,6 +23,13 @@ def merge(reports: Iterable[Report]) -> Report:
 
     Raises:
         InputError: a shard is missing or there twice, or the reports are not of one evaluation.
+
+    >>> import keras_robust as kr
+    >>> model = kr.zoo.load("at_digits")
+    >>> options = {"examples": 40, "batch_size": 10, "checks": False, "progress": False}
+    >>> parts = [kr.evaluate(model, "digits", ["fgsm"], shard=f"{k}/2", **options) for k in (1, 2)]
+    >>> len(merge(parts).indices)
+    40
     """
     given = list(reports)
     require(bool(given), "There is no report to merge.")

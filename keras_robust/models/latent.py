@@ -87,6 +87,15 @@ class JointClassifier(LatentClassifier):
     Args:
         joint: built `keras.Model`, images `(B, H, W, C)` float32 in [0, 1] to `[latent, logits]`.
         name: name of the model.
+
+    >>> import keras, numpy as np
+    >>> images = keras.Input((4, 4, 1))
+    >>> pixels = keras.layers.Flatten()(images)
+    >>> latent = keras.layers.Dense(5, activation="relu")(pixels)
+    >>> logits = keras.layers.Dense(3)(keras.layers.Concatenate()([latent, pixels]))
+    >>> classifier = JointClassifier(keras.Model(images, [latent, logits]))
+    >>> classifier(np.zeros((2, 4, 4, 1), "float32")).shape
+    TensorShape([2, 3])
     """
 
     def __init__(self, joint: keras.Model, name: str | None = None) -> None:

@@ -19,7 +19,11 @@ from keras_robust.studies.measures import check_measure
 
 
 def names() -> list[str]:
-    """Names of the packaged studies, "system/table"."""
+    """Names of the packaged studies, "system/table".
+
+    >>> "adr/table1" in names()
+    True
+    """
     place = packaged("recipes") / "studies"
     found = (path.relative_to(place).with_suffix("").as_posix() for path in place.rglob("*.yaml"))
     return sorted(found, key=_numbered)
@@ -31,7 +35,14 @@ def _numbered(name: str) -> list[str | int]:
 
 
 def describe(name: str) -> str:
-    """The title of a study."""
+    """The title of a study.
+
+    Raises:
+        InputError: an unknown name.
+
+    >>> describe("adr/table1")
+    "ADR's terms one after another on MNIST (ADR, Table 1)"
+    """
     return str(_text(name).get("title", ""))
 
 

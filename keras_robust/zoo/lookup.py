@@ -38,7 +38,11 @@ def user_directory() -> Path:
 
 
 def names() -> builtins.list[str]:
-    """Names of all entries, packaged and the user's own."""
+    """Names of all entries, packaged and the user's own.
+
+    >>> "at_mnist" in names()
+    True
+    """
     return sorted(_directories())
 
 
@@ -114,6 +118,10 @@ def resolve(reference: str | os.PathLike[str]) -> Reference:
 
     Raises:
         InputError: neither a name in the zoo nor the path of a model, or a variant of what has no card.
+
+    >>> found = resolve("atld_cifar10:imt")
+    >>> found.kind, found.variant
+    ('zoo', 'imt')
     """
     text = os.fspath(reference)
     before, colon, variant = text.rpartition(":")
