@@ -159,26 +159,10 @@ def detection(
     >>> found.found[0].roc_auc > 0.6
     True
     """
-    require(len(attacks) > 0 and len(detectors) > 0, "Give at least one attack and one detector.")
     fit_on = list(attacks) if fit_on is None else fit_on
-    require(len(fit_on) > 0, "Name at least one attack to fit on.")
-    for name in fit_on:
-        require_choice("attack to fit on", name, attacks)
-    require(is_finite(share) and 0 < share < 1, f"share must be in (0, 1). Received: share={share!r}.")
-    if adaptive is not None:
-        check_evading(adaptive)
-    check_model(model)
-    images = check_images(examples[0], model.input_shape[1:])
-    labels = check_labels(examples[1], model.output_shape[-1], len(images))
-    if only_right:
-        right = classify(model, images) == labels
-        images, labels = images[right], labels[right]
-    order = np.random.default_rng(seed).permutation(len(images))
-    first, second = np.split(order, [round(share * len(order))])
-    require(
-        len(first) > 1 and len(second) > 0,
-        f"Too few examples to fit on and to judge on. Received: {len(images)} that the model gets right.",
-    )
+    _check_asked(attacks, detectors, fit_on, share, adaptive)
+    images, labels = _examples(model, examples, only_right)
+    first, second = _divided(len(images), share, seed)
     for guard in detectors.values():
         if guard.threshold is not None:
             guard.score(model, images[:1])  # that it is not of another model is known before the attacks
@@ -205,6 +189,46 @@ def detection(
         if adaptive is not None and not isinstance(detector, DensityDetector)
     ]
     return DetectionTable(rows, len(images), fitted, notes)
+
+
+def _check_asked(
+    attacks: Mapping[str, Attack],
+    detectors: Mapping[str, Detector],
+    fit_on: Sequence[str],
+    share: float,
+    adaptive: PGD | None,
+) -> None:
+    require(len(attacks) > 0 and len(detectors) > 0, "Give at least one attack and one detector.")
+    require(len(fit_on) > 0, "Name at least one attack to fit on.")
+    for name in fit_on:
+        require_choice("attack to fit on", name, attacks)
+    require(is_finite(share) and 0 < share < 1, f"share must be in (0, 1). Received: share={share!r}.")
+    if adaptive is not None:
+        check_evading(adaptive)
+
+
+def _examples(
+    model: keras.Model, examples: tuple[Any, Any], only_right: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels that fit the model; with `only_right`, those that it gets right."""
+    check_model(model)
+    images = check_images(examples[0], model.input_shape[1:])
+    labels = check_labels(examples[1], model.output_shape[-1], len(images))
+    if not only_right:
+        return images, labels
+    right = classify(model, images) == labels
+    return images[right], labels[right]
+
+
+def _divided(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which examples to fit on, and which to judge on."""
+    order = np.random.default_rng(seed).permutation(count)
+    first, second = np.split(order, [round(share * count)])
+    require(
+        len(first) > 1 and len(second) > 0,
+        f"Too few examples to fit on and to judge on. Received: {count} that the model gets right.",
+    )
+    return first, second
 
 
 def _inputs(natural: Any, adversarial: Any, labels: Any, seed: int) -> _Inputs:

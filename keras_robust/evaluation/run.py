@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,17 +15,18 @@ from keras_robust.attacks import Attack
 from keras_robust.errors import require, require_count
 from keras_robust.evaluation import blocks
 from keras_robust.evaluation.checks import Evidence, warnings
+from keras_robust.evaluation.identity import digest, identity
 from keras_robust.evaluation.ledger import LEDGER, Ledger
 from keras_robust.evaluation.merging import merge
-from keras_robust.evaluation.naming import CLEAN, check_stated, named_attacks, settings, usual_attacks
-from keras_robust.evaluation.placement import Replica, on_replicas, replicas
+from keras_robust.evaluation.naming import check_stated, named_attacks, usual_attacks
+from keras_robust.evaluation.placement import replicas
+from keras_robust.evaluation.plan import Plan
 from keras_robust.evaluation.probes import MOST, probe
-from keras_robust.evaluation.progress import Begin
 from keras_robust.evaluation.progress import progress as bars
 from keras_robust.evaluation.protocols import by_protocol
-from keras_robust.evaluation.report import Outcome, Report, Stage
+from keras_robust.evaluation.report import Outcome, Report
 from keras_robust.evaluation.shards import Shard
-from keras_robust.evaluation.source import Examples, dataset_of, examples_of, threat_of
+from keras_robust.evaluation.source import dataset_of, examples_of, threat_of
 from keras_robust.models.precision import in_float32
 from keras_robust.models.valid import check_model
 from keras_robust.noise import Noise, reseeded
@@ -106,59 +106,60 @@ def evaluate(
     workers = Workers(strategy)
     part, directory = _own(workers, shard, directory)
 
-    def prepared() -> tuple[dict[str, Any], dict[str, Attack | None], Examples, dict[int, np.ndarray]]:
+    def planned() -> Plan:
         threat = threat_of(model, eps, norm, step_size)
-        wanted = usual_attacks(model) if attacks is None else attacks
-        named = by_protocol(named_attacks(wanted, threat, model), model)
-        for attack in filter(None, named.values()):
-            attack.check(model)
-        if directory is not None:
-            check_stated(named)
+        named = _attacks_on(model, attacks, threat, stated=directory is not None)
         taken = examples_of(model, examples_from, examples, seed)
-        return threat, named, taken, part.blocks(len(taken.labels), batch_size)
+        return Plan(threat, named, taken, part.blocks(len(taken.labels), batch_size), seed)
 
-    threat, named, taken, rows = workers.together(prepared)
+    plan = workers.together(planned)
     called = _called(model)
     model, known = in_float32(model), identity(model)
     with reseeded(model, Noise((seed, 0))):
-        check_logits(model(taken.images[:8], training=False))
+        check_logits(model(plan.taken.images[:8], training=False))
+    digests = {"data": digest(*plan.taken), **known}
     stated: dict[str, Any] = {
         "model": called,
         "dataset": examples_from if isinstance(examples_from, str) else "",
-        "threat": {key: value for key, value in threat.items() if value is not None},
+        "threat": {key: value for key, value in plan.threat.items() if value is not None},
         "seed": seed,
         "batch_size": batch_size,
-        "total": len(taken.labels),
+        "total": len(plan.taken.labels),
         "versions": versions(),
     }
-    digests = {"data": digest(*taken), **known}
-    terms = {
-        **stated,
-        "attacks": {name: attack and settings(attack) for name, attack in named.items()},
-        **digests,
-    }
+    terms = {**stated, "attacks": plan.settings, **digests}
     for what, value in terms.items():
         workers.agree(what, value)
-    stated["shard"] = terms["shard"] = str(part)
-    ledger = workers.together(lambda: Ledger(terms, directory, resume))
+    stated["shard"] = str(part)
+    ledger = workers.together(lambda: Ledger({**terms, "shard": str(part)}, directory, resume))
     places = replicas(model, strategy)
-    probes = _probes(model, taken, threat, seed) if checks else {}
+    probes = _probes(model, plan) if checks else {}
 
     def attacked() -> dict[str, Outcome]:
-        outcomes: dict[str, Outcome] = {}
         with bars(progress and workers.is_chief) as begin:
-            for name, attack in named.items():
-                clean = outcomes[CLEAN].correct if outcomes else None
-                work = _work(attack, threat, taken, rows, clean, seed)
-                found = _found(name, work, rows, ledger, places, begin)
-                outcomes[name] = _outcome(attack, threat, found)
-        return outcomes
+            return plan.outcomes(ledger, places, begin)
 
     outcomes = workers.together(attacked)
-    flags = warnings(Evidence(outcomes, probes, sum(map(len, rows.values())))) if checks else []
-    indices = taken.indices[np.concatenate(list(rows.values()))]
+    flags = warnings(Evidence(outcomes, probes, len(plan.order))) if checks else []
+    indices = plan.taken.indices[plan.order]
     report = Report(outcomes, indices=indices, flags=flags, probes=probes, digests=digests, **stated)
     return report if workers.count == 1 else _merged(workers, report)
+
+
+def _attacks_on(
+    model: keras.Model, wanted: Any, threat: dict[str, Any], stated: bool
+) -> dict[str, Attack | None]:
+    """The attacks by name, after the clean accuracy (None); refused if they do not fit the model.
+
+    With `stated`, attacks whose settings are not plain data, and so cannot be kept, are refused too.
+    """
+    named = named_attacks(usual_attacks(model) if wanted is None else wanted, threat, model)
+    named = by_protocol(named, model)
+    for attack in filter(None, named.values()):
+        attack.check(model)
+    if stated:
+        check_stated(named)
+    return named
 
 
 def _called(model: keras.Model) -> str:
@@ -198,84 +199,10 @@ def _merged(workers: Workers, report: Report) -> Report:
     return merge(Report.from_dict(json.loads(text)) for text in said)
 
 
-def _work(
-    attack: Attack | None,
-    threat: dict[str, Any],
-    taken: Examples,
-    rows: dict[int, np.ndarray],
-    clean: np.ndarray | None,
-    seed: int,
-) -> Any:
-    """What is to be done with a model and the number of a block."""
-    firsts = dict(zip(rows, np.cumsum([0, *map(len, rows.values())]), strict=False))
-
-    def work(model: keras.Model, number: int) -> blocks.Found:
-        with reseeded(model, Noise((seed, number))):
-            return found(model, number)
-
-    def found(model: keras.Model, number: int) -> blocks.Found:
-        block = rows[number]
-        images, labels = taken.images[block], taken.labels[block]
-        if attack is None or clean is None:
-            return blocks.classified(model, images, labels)
-        standing = clean[firsts[number] :][: len(block)]
-        if attack.minimal:
-            radius = threat["eps"] if attack.norm == threat["norm"] else np.inf
-            return blocks.nearest(
-                model, attack, images, labels, standing, (seed, number), min(radius, attack.eps)
-            )
-        return blocks.attacked(model, attack, images, labels, standing, (seed, number))
-
-    return work
-
-
-def _found(
-    name: str, work: Any, rows: dict[int, np.ndarray], ledger: Ledger, places: list[Replica], begin: Begin
-) -> list[blocks.Found]:
-    """What an attack found in each block, in order; what the ledger has is not done again."""
-    found = {number: kept for number in rows if (kept := ledger.get(name, number)) is not None}
-    todo = [number for number in rows if number not in found]
-    tell = begin(name, sum(map(len, rows.values())), sum(len(rows[number]) for number in found))
-    for number, result in on_replicas(work, todo, places):
-        ledger.add(name, number, result)
-        found[number] = result
-        tell(len(rows[number]))
-    return [found[number] for number in rows]
-
-
-def _outcome(attack: Attack | None, threat: dict[str, Any], found: list[blocks.Found]) -> Outcome:
-    standing = {name: np.concatenate([part.standing[name] for part in found]) for name in found[0].standing}
-    *_, correct = standing.values()
-    seconds = sum(part.seconds for part in found)
-    if attack is None:
-        return Outcome(correct, seconds=seconds)
-    stages = {name: Stage(standing[name], stage.black_box) for name, stage in attack.stages.items() if name}
-    distances = {
-        name: np.concatenate([part.distances[name] for part in found]) for name in found[0].distances
-    }
-    inside = attack.norm == threat["norm"] and bool(attack.minimal or attack.eps <= threat["eps"])
-    return Outcome(correct, settings(attack), attack.black_box, seconds, stages, distances, inside)
-
-
-def _probes(model: keras.Model, taken: Examples, threat: dict[str, Any], seed: int) -> dict[str, float]:
+def _probes(model: keras.Model, plan: Plan) -> dict[str, float]:
     """What the checks measure for themselves, on the first examples of all that are classified rightly."""
-    images, labels = taken.images[: 2 * MOST], taken.labels[: 2 * MOST]
-    with reseeded(model, Noise((seed, 0))):
+    images, labels = plan.taken.images[: 2 * MOST], plan.taken.labels[: 2 * MOST]
+    with reseeded(model, Noise((plan.seed, 0))):
         right = np.flatnonzero(blocks.classified(model, images, labels).standing[""])[:MOST]
-        ball = ThreatModel(threat["norm"], threat["eps"])
-        return probe(model, images[right], labels[right], ball, seed=seed)
-
-
-def identity(model: keras.Model) -> dict[str, str]:
-    """What tells a model from others: its weights, and for a variant, which shares them, its wrapper."""
-    wrapper = getattr(model, "wrapper", None)
-    told = {"wrapper": json.dumps(wrapper, sort_keys=True)} if wrapper else {}
-    return {"weights": digest(*in_float32(model).weights), **told}
-
-
-def digest(*values: Any) -> str:
-    """What tells the weights of two models, or two sets of examples, apart."""
-    found = hashlib.sha256()
-    for value in values:
-        found.update(np.ascontiguousarray(value).tobytes())
-    return found.hexdigest()
+        ball = ThreatModel(plan.threat["norm"], plan.threat["eps"])
+        return probe(model, images[right], labels[right], ball, seed=plan.seed)

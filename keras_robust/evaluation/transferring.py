@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from rich.table import Table
 from keras_robust.attacks import Attack, classify
 from keras_robust.errors import InputError, require, require_count
 from keras_robust.evaluation.naming import CLEAN, named_attacks, settings
+from keras_robust.evaluation.progress import Tell
 from keras_robust.evaluation.progress import progress as bars
 from keras_robust.evaluation.protocols import by_protocol
-from keras_robust.evaluation.source import examples_of, threat_of
+from keras_robust.evaluation.source import Examples, examples_of, threat_of
 from keras_robust.files import write_text
 from keras_robust.models.precision import in_float32
 from keras_robust.models.valid import check_model
@@ -175,27 +176,13 @@ def transfer(
     for model in models.values():
         with reseeded(model, Noise((seed, 0))):
             check_logits(model(taken.images[:8], training=False))
-    blocks = [slice(first, first + batch_size) for first in range(0, len(taken.labels), batch_size)]
-
-    def recognised(images: np.ndarray, number: int) -> np.ndarray:
-        """Which images `(B, M)` of a block each model classifies rightly."""
-        found = []
-        for model in models.values():
-            with reseeded(model, Noise((seed, number))):
-                found.append(classify(model, images) == taken.labels[blocks[number]])
-        return np.stack(found, axis=1)
-
-    clean = np.concatenate([recognised(taken.images[rows], number) for number, rows in enumerate(blocks)])
-    matrix = []
+    blocks = _Blocks(models, taken, batch_size, seed)
+    clean = blocks.clean()
     with bars(progress) as begin:
-        for source, (_, made) in named.items():
-            tell, standing = begin(source, len(clean), 0), clean.copy()
-            for number, rows in enumerate(blocks):
-                labels = taken.labels[rows]
-                found = made.run(models[source], taken.images[rows], labels, key=(seed, number))
-                standing[rows] &= recognised(found, number)
-                tell(len(labels))
-            matrix.append(100.0 * standing.mean(axis=0))
+        matrix = [
+            100.0 * blocks.attacked(source, made, clean, begin(source, len(clean), 0)).mean(axis=0)
+            for source, (_, made) in named.items()
+        ]
     return Transfer(
         tuple(models),
         np.array(matrix),
@@ -209,6 +196,43 @@ def transfer(
         batch_size=batch_size,
         versions=versions(),
     )
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Examples, a batch at a time, and the models that all of them are shown to."""
+
+    models: Mapping[str, keras.Model]
+    taken: Examples
+    batch_size: int
+    seed: int
+
+    def clean(self) -> np.ndarray:
+        """Which examples `(N, M)` each model classifies rightly."""
+        return np.concatenate([self._recognised(self.taken.images[rows], n) for n, rows in self._rows()])
+
+    def attacked(self, source: str, attack: Attack, clean: np.ndarray, tell: Tell) -> np.ndarray:
+        """Which of them stand `(N, M)` after an attack on the model `source`."""
+        standing = clean.copy()
+        for number, rows in self._rows():
+            images, labels = self.taken.images[rows], self.taken.labels[rows]
+            found = attack.run(self.models[source], images, labels, key=(self.seed, number))
+            standing[rows] &= self._recognised(found, number)
+            tell(len(labels))
+        return standing
+
+    def _rows(self) -> Iterator[tuple[int, slice]]:
+        for number, first in enumerate(range(0, len(self.taken.labels), self.batch_size)):
+            yield number, slice(first, first + self.batch_size)
+
+    def _recognised(self, images: np.ndarray, number: int) -> np.ndarray:
+        """Which images `(B, M)` of a block each model classifies rightly."""
+        labels = self.taken.labels[number * self.batch_size :][: self.batch_size]
+        found = []
+        for model in self.models.values():
+            with reseeded(model, Noise((self.seed, number))):
+                found.append(classify(model, images) == labels)
+        return np.stack(found, axis=1)
 
 
 def _check_models(models: Any) -> None:

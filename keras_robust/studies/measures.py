@@ -120,8 +120,8 @@ def variant(
 def _standing(subject: Subject, protocol: str, attack: str | dict[str, Any]) -> np.ndarray:
     """Which examples, `(N,)` bool, survive; kept beside the cells, which share it."""
     from keras_robust.attacks.made_on import MadeOn
+    from keras_robust.evaluation.identity import identity
     from keras_robust.evaluation.protocols import GREY_BOX, by_protocol
-    from keras_robust.evaluation.run import identity
     from keras_robust.models.ways import STATIC
 
     ((name, made),) = _named(attack, subject.threat, subject.model).items()

@@ -225,7 +225,7 @@ def _trained(recipe: Recipe, seconds: float | None) -> dict[str, Any]:
 
 def _check_whole(name: str, model: keras.Model, report: Report) -> None:
     """Refuse a report of other weights, or of a part of the examples."""
-    from keras_robust.evaluation.run import identity
+    from keras_robust.evaluation.identity import identity
 
     require(
         not report.shard, f"{name}: the report is of shard {report.shard} alone; merge all of them first."
