@@ -28,6 +28,13 @@ class Shown(NamedTuple):
         """Clean images, and noisy ones if there are any."""
         return [images for images in (self.clean, self.noisy) if images is not None]
 
+    def take(self, rows: slice) -> Shown:
+        """Some of the clean images, with what was made of them: what there is one of for each clean image."""
+        count = len(self.clean)
+        kinds = ("clean", "adversarial", "noisy", "labels")
+        given = {name: images for name in kinds if (images := getattr(self, name)) is not None}
+        return self._replace(**{name: some[rows] for name, some in given.items() if len(some) == count})
+
 
 class Detector(ABC):
     """Tells adversarial inputs of one classifier from clean and noisy ones.
@@ -53,10 +60,14 @@ class Detector(ABC):
     ) -> Self:
         """Learn from inputs of each kind; what a detector has no use for may be left out.
 
+        A detector that keeps some of the clean images, to compare others with, does not learn from what was
+        made of those: as many adversarial or noisy images as clean ones are taken to be made of these, in
+        their order.
+
         Args:
             model: the classifier that is guarded.
             clean: images `(N, ...)` float32 in [0, 1].
-            adversarial: images made on `model`.
+            adversarial: images made on `model`, usually of `clean`.
             noisy: images with random noise of the size of the attack, which are not adversarial.
             labels: classes of the clean images `(N,)`.
             training: images that the classifier was trained on, and their labels, for a detector that

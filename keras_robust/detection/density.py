@@ -63,7 +63,7 @@ class DensityDetector(Detector):
         if known is None:
             # An image is near itself: a density is judged on others than those that it is made of.
             known = shown.clean[::2], shown.labels[::2]
-            shown = shown._replace(clean=shown.clean[1::2])
+            shown = shown.take(slice(1, None, 2))
         learnt = self._density_of(model, *known)
         density = _density(learnt)
         others = np.concatenate([self._apply(density, model, images) for images in shown.harmless])

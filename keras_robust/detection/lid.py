@@ -65,7 +65,7 @@ class LIDDetector(Detector):
             count > self.neighbors,
             f"LIDDetector needs more than {2 * self.neighbors} clean images. Received: {len(clean)}.",
         )
-        reference, shown = clean[:count], shown._replace(clean=clean[count:])
+        reference, shown = clean[:count], shown.take(slice(count, None))
         others = [self._dimensions(model, reference, images) for images in shown.harmless]
         attacked = self._dimensions(model, reference, shown.adversarial)
         weights, offset = log_odds(np.concatenate(others), attacked, tuned=True)

@@ -124,6 +124,21 @@ def test_without_training_images_half_of_the_clean_ones_make_the_density():
     np.testing.assert_array_equal(detector.get_arrays()["classes"], LABELS[::2])
 
 
+@pytest.mark.parametrize(
+    ("name", "kept"), [(name, slice(None, None, 2)) for name in DENSITY] + [("lid", slice(100))]
+)
+def test_nothing_is_learnt_from_what_was_made_of_images_that_others_are_compared_with(name, kept):
+    noisy = np.clip(CLEAN + 0.02, 0, 1)
+    moved = [images.copy() for images in (FOREIGN, noisy)]
+    for images in moved:
+        images[kept] = CLEAN[kept]
+    fits = [detectors[name]().fit(MODEL, CLEAN, *some, LABELS) for some in ([FOREIGN, noisy], moved)]
+    np.testing.assert_array_equal(*(fit.score(MODEL, FOREIGN) for fit in fits))
+    # As many as there are clean images they must be: others are not made of these one by one.
+    fits = [detectors[name]().fit(MODEL, CLEAN, some, None, LABELS) for some in (FOREIGN[:200], CLEAN[:200])]
+    assert not np.array_equal(*(fit.score(MODEL, FOREIGN) for fit in fits))
+
+
 def test_features_that_never_vary_are_left_as_they_are():
     flat = CLEAN.copy()
     flat[:, 1] = 0.5
