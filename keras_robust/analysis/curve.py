@@ -14,7 +14,8 @@ from keras_robust.analysis.finding import Finding, columns
 from keras_robust.attacks import Attack
 from keras_robust.errors import require
 from keras_robust.evaluation import evaluate
-from keras_robust.evaluation.report import Report
+from keras_robust.evaluation.naming import named_attacks
+from keras_robust.evaluation.source import threat_of
 from keras_robust.workers import Workers
 
 
@@ -104,6 +105,9 @@ def sweep(
             made again.
         asked: options of `evaluate`.
 
+    Raises:
+        InputError: no radius, an attack in another norm than the model's, and whatever `evaluate` refuses.
+
     >>> import keras_robust as kr
     >>> model = kr.models.build("small_cnn")
     >>> curve = sweep(model, "digits", ["fgsm"], [0.0, 0.1], examples=20, progress=False)
@@ -111,25 +115,26 @@ def sweep(
     ['clean', 'fgsm', 'worst case']
     """
     require(len(eps) > 0, "Give at least one eps.")
+    _check_norms(model, attacks or (), threat_of(model, eps[0], asked.get("norm"), asked.get("step_size")))
     found: dict[str, list[float]] = {}
     is_chief = Workers(asked.get("strategy")).is_chief
     for radius in eps:
         place = None if directory is None else Path(directory) / f"eps-{radius:g}"
         report = evaluate(model, examples_from, attacks, eps=radius, directory=place, checks=False, **asked)
         worst = {} if report.worst_case is None else {"worst case": report.worst_case}
-        for name, accuracy in {**_inside(report), **worst}.items():
+        for name, accuracy in {**report.accuracy, **worst}.items():
             found.setdefault(name, []).append(accuracy)
         if place is not None and is_chief:
             report.to_json(place / "report.json")
     return Curve([float(radius) for radius in eps], found)
 
 
-def _inside(report: Report) -> dict[str, float]:
-    """Accuracies by attack, of attacks that keep to the radius."""
-    outside = [name for name, outcome in report.outcomes.items() if not outcome.counted]
+def _check_norms(model: keras.Model, attacks: Sequence[str], threat: dict[str, Any]) -> None:
+    """Refuse attacks that do not keep to the radius."""
+    named = named_attacks(attacks, threat, model)
+    outside = [name for name, attack in named.items() if attack and attack.norm != threat["norm"]]
     require(
         not outside,
         f"{', '.join(outside)}: an attack in another norm has no place on a curve against "
-        f"{report.threat['norm']} eps.",
+        f"{threat['norm']} eps.",
     )
-    return report.accuracy

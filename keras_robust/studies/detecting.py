@@ -43,7 +43,7 @@ def detection(
     """
     require_choice("metric of detection", metric, METRICS)
     guard = {"name": detector} if isinstance(detector, str) else detector
-    attacks = {"judge": attack} if fit_on in (None, attack) else {"fit": fit_on, "judge": attack}
+    attacks = {_label(one): one for one in (attack if fit_on is None else fit_on, attack)}
     asked = json.dumps([guard, dict(subject.threat), attacks])
     found, picture = _found(
         subject.model, asked, subject.dataset, subject.examples, subject.seed, subject.progress
@@ -51,10 +51,18 @@ def detection(
     for file, content in picture.items():
         with replacing(subject.directory / file) as draft:
             draft.write_bytes(content)
-    wanted = (next(iter(attacks)), "judge")
+    wanted = (next(iter(attacks)), _label(attack))
     row = next(row for row in found.found if (row.fit_on, row.judged_on) == wanted)
     value = row.roc_auc if metric == "roc_auc" else getattr(row.metrics, metric)
     return math.nan if value is None else value
+
+
+def _label(attack: str | dict[str, Any]) -> str:
+    """An attack's short name, and the options that it was given."""
+    if isinstance(attack, str):
+        return attack
+    options = {key: value for key, value in attack.items() if key != "name"}
+    return " ".join([attack["name"], *(f"{key}={value}" for key, value in options.items())])
 
 
 @lru_cache(maxsize=4)  # every metric is asked for by itself

@@ -19,6 +19,8 @@ from keras_robust.studies.measures import Subject, measures
 from keras_robust.studies.results import QUOTED, Cell, Results
 from keras_robust.studies.study import Measurement, Study, load
 from keras_robust.studies.subjects import Missing, Shelf
+from keras_robust.versions import versions
+from keras_robust.zoo.cards import Card
 
 VALUE = "value.json"
 FILES = (".png", ".csv")
@@ -93,7 +95,7 @@ class _Taking:
     def _measured(self, measurement: Measurement, seed: int) -> Path:
         """The directory with what was measured for one seed, named after all that determines it."""
         recipes = measurement.recipes(self.study.profile, seed)
-        weights = [self.shelf.card(recipe).sha256 for recipe in recipes]
+        weights = [_weights(self.shelf.card(recipe)) for recipe in recipes]
         measured_in = [[recipe.dataset, recipe.threat] for recipe in recipes]
         stated = {
             **asdict(measurement),
@@ -101,6 +103,7 @@ class _Taking:
             "measured_in": measured_in,
             "examples": self.study.examples,
             "seed": seed,
+            "versions": versions(),
         }
         digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
         place = self.root / "measured" / digest
@@ -135,6 +138,12 @@ class _Taking:
             partial(self.shelf.model, recipe),
             self.shelf.progress,
         )
+
+
+def _weights(card: Card) -> dict[str, Any]:
+    """What tells a card's models from others: the files that they are made of, and how."""
+    files = {key: pin.sha256 for key, pin in card.files.items() if key not in card.detectors}
+    return {**files, "wrappers": [variant and variant["wrapper"] for variant in card.variants.values()]}
 
 
 def _read(path: Path) -> float:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,7 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        kept = ("name", "profile", "title", "source", "notes", "examples", "seeds")
+        kept = [field.name for field in fields(self.study)]
         cells = {
             row: {column: cell.to_dict() for column, cell in found.items()}
             for row, found in self.cells.items()
@@ -170,7 +170,8 @@ class Results:
         """The results that `write` left.
 
         Raises:
-            InputError: the file is no such thing, or the study has changed since.
+            InputError: the file is no such thing, the study has changed since, or a file that it tells of is
+                not there.
         """
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
@@ -182,10 +183,12 @@ class Results:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} holds no results of a study: {error!r}.") from error
         require(
-            results.to_dict() == kept,
+            json.loads(json.dumps(results.to_dict())) == kept,
             f"{path} was made of another version of the study. Make it again: krobust reproduce "
             f"{kept['name']} --profile {kept['profile']}.",
         )
+        for file in results.files:
+            require((path.parent / file).is_file(), f"{path} tells of {file}, which is not beside it.")
         return results
 
     @property

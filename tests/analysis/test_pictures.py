@@ -84,9 +84,10 @@ def test_the_curve_of_an_attack_is_against_its_own_norm(two, few):
     assert found == [report.accuracy["a"]]
 
 
-def test_a_nearest_image_in_another_norm_has_no_place_on_a_curve(two, few):
+def test_an_attack_in_another_norm_is_refused_before_any_is_made(two, few, monkeypatch):
+    monkeypatch.setattr(PGD, "run", lambda *_, **__: pytest.fail("an attack was made"))
     with pytest.raises(InputError, match=r"ddn-2: an attack in another norm .* against linf eps"):
-        sweep(next(iter(two.values())), few, ["ddn-2"], [0.1], progress=False)
+        sweep(next(iter(two.values())), few, ["pgd-2", "ddn-2"], [0.1], progress=False)
 
 
 def test_bad_radii_are_told(two, few):

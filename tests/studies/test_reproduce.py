@@ -230,6 +230,14 @@ def test_results_are_read_back_unless_the_study_has_changed(write, runs):
     path.write_text(json.dumps({**kept, "title": "Another title"}))
     with pytest.raises(InputError, match="another version"):
         studies.Results.read(path)
+    for moved in ({"columns": {"clean": {"attack": "fgsm"}}}, {"paper": {"AT": {"clean": 1.0}}}):
+        path.write_text(json.dumps({**kept, **moved}))
+        with pytest.raises(InputError, match="another version"):
+            studies.Results.read(path)
+    kept["cells"]["AT"]["clean"]["files"] = ["plane.png"]
+    path.write_text(json.dumps(kept))
+    with pytest.raises(InputError, match=r"plane\.png, which is not beside it"):
+        studies.Results.read(path)
     path.write_text("<html>")
     with pytest.raises(InputError, match="holds no results"):
         studies.Results.read(path)
