@@ -62,6 +62,18 @@ def replacing(path: Path | str) -> Iterator[Path]:
         raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
+def check_directory(path: Path) -> None:
+    """Refuse a directory that cannot be made or written, before the work whose results it is to take.
+
+    Raises:
+        InputError: it is a file, below one, or not writable.
+    """
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        why = "cannot be written" if there.is_dir() else "is a file"
+        raise InputError(f"Cannot write {path}: {there} {why}.")
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as draft:

@@ -74,7 +74,8 @@ def load(
     """
     path = _path(name)
     text = read(path)
-    base = {key: value for key, value in text.items() if key != "profiles"}
+    # A run's own recipe says where it came from, too.
+    base = {key: value for key, value in text.items() if key not in ("name", "profile", "profiles")}
     require_choice("profile", profile, PROFILES)
     settings = merged(base, _changes(text, profile, path))
     for key, value in _pairs(overrides):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from keras_robust.errors import InputError, require
-from keras_robust.files import write_text
+from keras_robust.files import save_weights, write_text
 from keras_robust.recipes import SAID, Recipe, read
 from keras_robust.workers import Workers
 from keras_robust.workers import strategy as strategy_of
@@ -73,7 +73,7 @@ def train(
         with chosen.scope():
             defense = recipe.build()
         recipe.steps_per_epoch  # noqa: B018 (loads the data)
-    except InputError:
+    except Exception:
         if workers.is_chief:
             _disclaim(directory)
         raise
@@ -106,7 +106,7 @@ def _fit(defense: Any, recipe: Recipe, directory: Path, workers: Workers, verbos
         except KeyboardInterrupt:
             # An epoch is not over before it is scored.
             if workers.is_chief and int(defense.step.numpy()) % steps:
-                callbacks[-1].save()
+                save_weights(defense, directory / CHECKPOINT)
             raise
         workers.wait()  # the chief may still write
 

@@ -217,6 +217,7 @@ def test_an_unknown_profile_is_told_with_those_there_are():
         ("dataset=mnits", ["at_digits", "Unknown dataset: 'mnits'", "Did you mean 'mnist'?"]),
         ("dataset.split=x", ["at_digits.yaml", "dataset is 'digits' and has no keys"]),
         ("precision=float17", ["at_digits: precision", "'float17'", "mixed_bfloat16"]),
+        ("precision=int32", ["at_digits: precision", "policy of floats", "'int32'"]),
         ("augment=flip", ["at_digits.yaml: augment must be a list. Received: 'flip'"]),
         ("augment=[flap]", ["at_digits: augment", "Unknown augmentation: 'flap'", "Did you mean 'flip'?"]),
         ("augment=[{name: flip, rat: 1}]", ["at_digits: augment", "'flip'", "rat"]),

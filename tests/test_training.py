@@ -121,9 +121,13 @@ def test_a_run_is_not_begun_in_the_directory_of_another(copied):
         training.train(small_recipe(*FINISHED), copied)
 
 
-def test_a_run_that_could_not_begin_leaves_its_directory_to_another(tmp_path):
+def test_a_run_that_could_not_begin_leaves_its_directory_to_another(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="Cannot hold out 1000000"):
         training.train(small_recipe("held_out=1000000"), tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+    monkeypatch.setattr(Recipe, "build", lambda _: {}["what Keras says"])
+    with pytest.raises(KeyError):
+        training.train(small_recipe(), tmp_path / "run", verbose=0)
     assert not (tmp_path / "run" / "recipe.yaml").exists()
 
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from keras_robust.cli import options
 from keras_robust.cli.output import MODEL_HELP, console, open_model
 from keras_robust.errors import InputError, require, require_choice, unknown_name
+from keras_robust.files import check_directory
 
 DEFAULT_DETECTORS = ("er1", "er2", "kernel-density", "lid")
 FROM_FILE = "file"
@@ -97,14 +98,12 @@ def detect(
         _check_serve(next(iter(guards.values())), serve)
     made = {name: options.attack_on(network, name, eps, norm) for name in attacks}
     source = options.source(model, card, dataset)
-    known = kr.data.load(source, "train", raw=True)
-    known = known.take(kr.data.subset(len(known.labels), min(training, len(known.labels)), seed)).as_float()
     found = kr.analysis.detection(
         network,
         options.taken(network, source, examples, seed),
         made,
         guards,
-        training=known,
+        training=options.training_images(source, training, seed),
         adaptive=options.attack_on(network, adaptive, eps, norm) if adaptive else None,
         cross=not familiar,
         seed=seed,
@@ -147,12 +146,14 @@ def _detectors(names: tuple[str, ...], bandwidth: float | None) -> dict[str, Any
 
 
 def _place(model: str, out: Path | None) -> Path:
-    """Where detectors are kept."""
+    """Where detectors are kept; refused if they cannot be."""
     if out is None and not Path(model).is_dir():
         raise InputError(
             "--save keeps detectors in --out, or next to a MODEL that is a directory: give --out."
         )
-    return out or Path(model)
+    place = out or Path(model)
+    check_directory(place)
+    return place
 
 
 def _check_serve(guard: Any, path: Path) -> None:

@@ -64,7 +64,7 @@ def export(
     calibration, attack, test = None, None, None
     if quantize == "int8":
         source = options.source(model, card, dataset)
-        calibration = kr.data.load(source, "train", examples=CALIBRATION_IMAGES, seed=0).images
+        calibration = options.training_images(source, CALIBRATION_IMAGES, seed=0).images
     if check:
         threat = threat_of(network, eps, norm, None)
         attack = kr.attacks.PGD(norm=threat["norm"], eps=threat["eps"], steps=20)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from keras_robust.errors import InputError
+from keras_robust.files import check_directory
 from keras_robust.workers import JOIN_TIMEOUT, LOST_TIMEOUT, STRATEGIES
 
 _MOST_RADII = 1000
@@ -112,10 +112,7 @@ def out(help: str, **options: Any) -> Any:
 def _writable(context: click.Context, option: click.Parameter, place: Path | None) -> Path | None:
     """Refuse a directory that cannot be made or written, before the work whose results it is to take."""
     if place is not None:
-        there = next(path for path in (place, *place.absolute().parents) if path.exists())
-        if not (there.is_dir() and os.access(there, os.W_OK)):
-            why = "cannot be written" if there.is_dir() else "is a file"
-            raise InputError(f"Cannot write {place}: {there} {why}.")
+        check_directory(place)
     return place
 
 
@@ -138,6 +135,15 @@ def taken(network: Any, source: str, examples: int, seed: int) -> tuple[Any, Any
     size = len(data.load(source, "test", raw=True).labels)
     images, labels, _ = examples_of(network, source, min(examples, size), seed)
     return images, labels
+
+
+def training_images(source: str, examples: int, seed: int) -> Any:
+    """A random subset of the training set, of at most so many."""
+    from keras_robust import data
+
+    stored = data.load(source, "train", raw=True)
+    size = len(stored.labels)
+    return stored.take(data.subset(size, min(examples, size), seed)).as_float()
 
 
 def source(model: str, card: Any, dataset: str | None) -> str:

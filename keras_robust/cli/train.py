@@ -58,4 +58,6 @@ def train(
         raise click.ClickException(f"Interrupted. Go on with: {go_on}") from None
     except workers.WorkerLost as error:
         raise click.ClickException(f"{error} Go on, on all hosts, with: {go_on}") from error
-    click.echo(f"Trained. Evaluate it with: krobust evaluate {directory}")
+    # A name in the zoo goes before a path: a directory of that name is told with its place.
+    shown = str(directory) if len(directory.parts) > 1 else f"./{directory}"
+    click.echo(f"Trained. Evaluate it with: {shlex.join(['krobust', 'evaluate', shown])}")

@@ -7,6 +7,7 @@ Here the layers draw from a seed that is handed in, so a resumed run sees what t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import keras
@@ -114,9 +115,13 @@ def color_jitter(
     """Random colours.
 
     `brightness` is the largest shift, `contrast` and `saturation` the largest relative change, `hue` the
-    largest turn as a share of the colour circle, at most 0.5.
+    largest turn as a share of the colour circle, at most 0.5; `saturation` is at most 1.
     """
     _require_rgb("color_jitter", image_shape)
+    require(
+        isinstance(saturation, Real) and 0 <= saturation <= 1,
+        f"saturation must be in [0, 1]. Received: {saturation!r}.",
+    )
     low, high = 1 - saturation, 1 + saturation
     return keras_cv.layers.RandomColorJitter(
         value_range=(0, 1),

@@ -76,7 +76,7 @@ class Folder(Dataset):
         stored = batches.map(lambda images, labels: (tf.cast(tf.round(images), tf.uint8), labels))
         try:
             return concatenate(stored.as_numpy_iterator())
-        except tf.errors.InvalidArgumentError as error:
+        except tf.errors.OpError as error:
             damaged = ", ".join(str(path) for path in _labelled_images(directory) if not _decodes(path))
             damaged = damaged or str(directory)
             raise InputError(f"Not an image that can be read: {damaged}.") from error
@@ -135,7 +135,8 @@ def _labelled_images(directory: Path) -> list[Path]:
 
 
 def _images(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    found = (path for path in directory.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    return sorted(path for path in found if not path.is_dir())
 
 
 def _decodes(path: Path) -> bool:
@@ -143,7 +144,7 @@ def _decodes(path: Path) -> bool:
 
     try:
         tf.io.decode_image(tf.io.read_file(str(path)), expand_animations=False)
-    except tf.errors.InvalidArgumentError:
+    except tf.errors.OpError:  # no image, or none that can be opened
         return False
     return True
 

@@ -181,7 +181,7 @@ class EpochLog(keras.callbacks.Callback):
 class Checkpoint(keras.callbacks.Callback):
     """One atomic file with all that a run needs to go on: weights, every optimizer, the step.
 
-    Written at the end of each epoch, and when training is interrupted.
+    Written at the end of each epoch, and by `save`.
 
     Args:
         path: `.weights.h5` file; load it with `defense.load_weights` after `compile`.

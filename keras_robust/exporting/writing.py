@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.errors import InputError, require, unknown_name
-from keras_robust.files import replacing
+from keras_robust.files import check_directory, replacing
 from keras_robust.models.precision import in_float32
 from keras_robust.quiet import quiet
 from keras_robust.validation import check_images, check_logits
@@ -104,6 +104,7 @@ def check_target(path: Path) -> None:
             f"Cannot export to {path}: it exists and is not a SavedModel. Valid: a new, an empty or a "
             "SavedModel directory.",
         )
+    check_directory(path.absolute().parent)
 
 
 def _check_layers(model: keras.Model) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_robust.errors import InputError, require, require_count
+from keras_robust.errors import require, require_count
 from keras_robust.models.heads import affine, center_head
 from keras_robust.models.latent import LatentClassifier
 
@@ -31,14 +31,17 @@ def image_input(input_shape: Sequence[int], smallest: int, dtype: str | None) ->
 
 
 def require_policy(dtype: str | None) -> None:
-    """Check that `dtype` names a Keras dtype policy."""
+    """Check that `dtype` names a Keras dtype policy that a network can be trained in."""
     try:
-        keras.dtype_policies.get(dtype)
+        policy = keras.dtype_policies.get(dtype)
     except (TypeError, ValueError):
-        raise InputError(
-            "dtype must be the name of a Keras dtype policy, such as 'float32' or 'mixed_bfloat16', or None; "
-            f"received {dtype!r}."
-        ) from None
+        policy = None
+    require(
+        type(policy) is keras.DTypePolicy
+        and all(map(keras.backend.is_float_dtype, (policy.compute_dtype, policy.variable_dtype))),
+        "dtype must be the name of a Keras dtype policy of floats, such as 'float32' or 'mixed_bfloat16', or "
+        f"None; received {dtype!r}.",
+    )
 
 
 def require_sizes(least: int = 1, **options: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,10 +108,11 @@ def build(card: Card, dtype: str = "float32") -> LatentClassifier:
     """
     from keras_robust import models
 
-    options = {key: value for key, value in card.architecture.items() if key != "name"}
+    of_all = inspect.signature(models.build).parameters  # what every architecture takes
+    options = {key: value for key, value in card.architecture.items() if key not in of_all}
     builder = models.architectures[card.architecture["name"]]
     check_options(f"{card.name}: architecture", options, builder, supplied=("dtype",))
-    return models.build(card.architecture["name"], dtype=dtype, **options)
+    return models.build(dtype=dtype, **card.architecture)
 
 
 def _rebuilt(directory: Path, card: Card, variant: str | None) -> keras.Model:

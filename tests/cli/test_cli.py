@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import click
 import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 from invoked import krobust
 from reports import without_seconds
@@ -140,6 +141,8 @@ def test_train_then_evaluate_then_export(tmp_path, monkeypatch):
     assert text.endswith("Trained. Evaluate it with: krobust evaluate runs/standard_digits\n")
     text = krobust("evaluate", "runs/standard_digits", "--attack", "fgsm", "--examples", 20)
     assert "standard_digits on 20 examples of digits, linf eps 0.1" in text
+    krobust("train", "runs/standard_digits/recipe.yaml", "--out", "at_digits")
+    assert (tmp_path / "at_digits" / "card.yaml").is_file(), "a run's own recipe trains another"
     krobust("export", "runs/standard_digits", "served/small")
     assert (tmp_path / "served" / "small" / "saved_model.pb").is_file()
 
@@ -217,6 +220,19 @@ def test_a_model_without_a_threat_exports_too(tmp_path):
     assert (tmp_path / "plain.tflite").is_file()
 
 
+def test_int8_is_calibrated_on_what_there_is(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (6, 8, 8, 3), np.uint8)
+    for number, image in enumerate(images):
+        place = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(tf.io.encode_png(image).numpy())
+    model = models.build("small_cnn", input_shape=(8, 8, 3), num_classes=2, filters=2, hidden=4)
+    kept = zoo.save(model, "mine", directory=tmp_path)
+    asked = ("--quantize", "int8", "--dataset", f"folder:{tmp_path / 'images'}")
+    krobust("export", kept, tmp_path / "mine.tflite", *asked)
+    assert (tmp_path / "mine.tflite").is_file()
+
+
 def test_export_and_check(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="the LiteRT runtime is not installed")
     path = tmp_path / "m.tflite"
@@ -278,6 +294,7 @@ def test_an_export_that_differs_fails(tmp_path, monkeypatch):
         ("export {run} {file}.h5", "the ending '.h5' is not one of an export"),
         ("export {run} {file}.tflite --quantize int9", "'int9'"),
         ("export mne {file}.tflite", "'mne'"),
+        ("export {run} {file}/served", "Cannot write {file}: {file} is a file"),
         ("export {run} {file}.tflite --eps 0.1", "--eps and --norm are those of --check"),
         ("export {run} {file}.tflite --dataset digits", "--dataset is that of --check or of --quantize int8"),
         ("evaluate ~nobody-by-this-name/model", "Unknown model"),

@@ -49,6 +49,8 @@ def test_it_attacks_the_detector_too():
         ("{run} --fitted {file}", "ends in .npz"),
         ("{run} --fitted none.npz", "Cannot read none.npz"),
         ("at_digits --save", "give --out"),
+        ("{run} --save --out {file}", "Cannot write {file}"),
+        ("{run} --detector er1 --attack fgsm --serve {file}/served", "Cannot write {file}"),
         ("at_digits --detector lid --attack fgsm --examples 60", "more than 40 clean images"),
         ("{run} --detector entropy --attack fgsm --serve {file}.d", "takes a detector by density"),
         (
@@ -62,4 +64,4 @@ def test_bad_input_is_told_without_a_traceback(tmp_path, arguments, words):
     (tmp_path / "file").write_text("")
     places = {"file": tmp_path / "file", "run": finished_run()}
     text = krobust("detect", *(part.format(**places) for part in arguments.split()), exit_code=2)
-    assert words in " ".join(text.split()) and "Traceback" not in text
+    assert words.format(**places) in " ".join(text.split()) and "Traceback" not in text

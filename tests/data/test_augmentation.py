@@ -152,6 +152,7 @@ def test_augmentations_are_applied_in_order_with_draws_of_their_own(images):
         ({"name": "pad_crop", "padding": "4"}, SHAPE, "augmentation 'pad_crop'.*padding.*'4'"),
         ({"name": "flip", "rate": 2.0}, SHAPE, "'flip' with options {'rate': 2.0}.*rate"),
         ({"name": "rand_augment", "magnitude": 2}, SHAPE, "'rand_augment'.*magnitude"),
+        ({"name": "color_jitter", "saturation": 2}, SHAPE, r"saturation must be in \[0, 1\]. Received: 2"),
         ("color_jitter", (8, 8, 1), r"color_jitter needs images of 3 channels.*\(8, 8, 1\)"),
         ("flip", (2,), r"flip needs images \(H, W, C\).*\(2,\)"),
     ],

@@ -109,8 +109,24 @@ def test_folders_that_cannot_be_used(flat, tmp_path_factory):
         data.info(f"folder:{half}")
 
 
+def scribbled(path):
+    path.write_bytes(b"no image")
+
+
+def dangling(path):
+    path.unlink()
+    path.symlink_to("nowhere.png")
+
+
+@pytest.mark.parametrize("damage", [scribbled, dangling])
 @pytest.mark.parametrize("name", ["0.png", "9.png"])
-def test_an_image_that_cannot_be_read_is_named(flat, name):
-    (flat / "cat" / name).write_bytes(b"no image")
+def test_an_image_that_cannot_be_read_is_named(flat, name, damage):
+    damage(flat / "cat" / name)
     with pytest.raises(InputError, match=rf"Not an image that can be read: .*cat/{name}"):
         data.load(f"folder:{flat}", "train")
+
+
+def test_a_directory_with_an_image_s_ending_is_none(flat):
+    (flat / "cat" / "0.png").rename(flat / "cat" / "10.png")
+    (flat / "cat" / "0.png").mkdir()
+    assert data.info(f"folder:{flat}").image_shape == (6, 4, 3)

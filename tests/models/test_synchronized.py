@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from keras_robust import models, recipes
+from keras_robust import models, recipes, zoo
 from keras_robust.errors import InputError
 from keras_robust.models.graph import inner_layers
 
@@ -21,6 +21,13 @@ def test_it_is_asked_for_and_remembered():
     assert not any(layer.synchronized for layer in normalizations(plain))
     assert "synchronized" not in plain.architecture
     assert all(layer.synchronized for layer in normalizations(models.build(**asked.architecture)))
+
+
+def test_it_is_kept_in_the_zoo(tmp_path):
+    kept = zoo.save(models.build(**OPTIONS, synchronized=True), "mine", directory=tmp_path)
+    opened, card = zoo.open_model(kept)
+    assert card.architecture["synchronized"] is True
+    assert all(layer.synchronized for layer in normalizations(opened))
 
 
 def test_a_recipe_may_ask_for_it():
