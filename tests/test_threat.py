@@ -110,6 +110,19 @@ def test_no_gradient_no_step(norm):
     assert not np.asarray(ThreatModel(norm).steepest(np.zeros(SHAPE, "float32"))).any()
 
 
+@each_norm
+def test_no_example_is_not_too_few(norm):
+    """Such is the part of a batch that a replica of a distribution strategy can get."""
+    nothing, threat = np.zeros((0, 4, 4, 2), "float32"), ThreatModel(norm, 0.1)
+    for images in (
+        threat.project(nothing, nothing),
+        threat.steepest(nothing),
+        threat.random_start(nothing, Noise((0, 0))),
+        threat.random_edge(nothing, Noise((0, 0))),
+    ):
+        assert images.shape == nothing.shape
+
+
 @quick
 @given(norm=norms, images=pixels, others=anything)
 def test_distance_is_the_norm(norm, images, others):

@@ -165,12 +165,14 @@ class ATLD(Defense):
         return {"discriminator": self.discriminator} if hasattr(self.discriminator, "architecture") else {}
 
     def variants(self) -> dict[str, Any]:
-        """The classifier as it is, and behind the manifold transform."""
+        """The classifier as it is, and behind the manifold transform, whose steps are in the maximum norm."""
+        if self.adversary.norm != "linf" or not self.companions():
+            return {}
         common = {"name": "manifold_transform", "eps": self.adversary.eps, "on": self.settings["on"]}
         plus = {**common, "mode": "imt+", "band": self.settings["band"]}
         transformed = {"imt": {**common, "mode": "imt"}, "imt+": plus}
         wrapped = {name: {"wrapper": options} for name, options in transformed.items()}
-        return {"static": None, **wrapped} if self.companions() else {}
+        return {"static": None, **wrapped}
 
     def loss_terms(self, batch: Batch) -> dict[str, Any]:
         game = self.settings["classifier_term"] == "gan"

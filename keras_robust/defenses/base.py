@@ -437,7 +437,8 @@ def _weighted_mean(values: Any, sample_weight: Any) -> Any:
     values = ops.cast(values, "float32")
     if sample_weight is not None and len(values.shape) == 1:
         values = values * ops.cast(sample_weight, "float32")
-    return ops.mean(values)
+    # A replica of a distribution strategy can get no example.
+    return ops.divide_no_nan(ops.sum(values), ops.cast(ops.size(values), "float32"))
 
 
 def _fixed(tensor: Any) -> Any:

@@ -48,19 +48,26 @@ def copied(optimizer: keras.optimizers.Optimizer, factor: float = 1.0) -> keras.
     """A fresh optimizer of the same kind, at `factor` times the learning rate."""
     copy = type(optimizer).from_config(optimizer.get_config())
     schedule = _schedule_of(copy)
-    if factor != 1.0:
-        copy.learning_rate = (
-            AdjustedSchedule(schedule, factor) if schedule else factor * float(copy.learning_rate.numpy())
-        )
+    if schedule:
+        copy.learning_rate = _adjusted(schedule, factor)
+    elif factor != 1.0:
+        copy.learning_rate = factor * float(copy.learning_rate.numpy())
     return copy
 
 
 def pace(optimizer: keras.optimizers.Optimizer, steps_per_batch: int) -> None:
-    """Make a schedule of the optimizer count batches; one that was read from a file does so already."""
-    schedule = _schedule_of(optimizer)
-    counts = getattr(schedule, "steps_per_batch", 1) == steps_per_batch
-    if schedule is not None and not counts:
-        optimizer.learning_rate = AdjustedSchedule(schedule, steps_per_batch=steps_per_batch)
+    """Make a schedule of the optimizer count batches; one that was compiled before does so already."""
+    if (schedule := _schedule_of(optimizer)) is not None:
+        optimizer.learning_rate = _adjusted(schedule, steps_per_batch=steps_per_batch)
+
+
+def _adjusted(schedule: Any, factor: float = 1.0, steps_per_batch: int = 1) -> Any:
+    """A schedule at `factor` times its rates, its steps counted anew."""
+    if isinstance(schedule, AdjustedSchedule):
+        schedule, factor = schedule.schedule, factor * schedule.factor
+    if factor == steps_per_batch == 1:
+        return schedule
+    return AdjustedSchedule(schedule, factor, steps_per_batch)
 
 
 def _schedule_of(optimizer: keras.optimizers.Optimizer) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_robust.errors import require
-from keras_robust.models.graph import inner_layers
+from keras_robust.models.graph import inner_layers, origins
 from keras_robust.validation import check_images, check_labels
 
 LayerType = type[keras.layers.Layer]
@@ -24,12 +24,21 @@ def check_head(defense: str, classifier: keras.Model, needed: LayerType) -> None
 
 
 def check_latent(defense: str, classifier: keras.Model, needed: LayerType) -> None:
-    """Refuse, in the defense's name, a classifier whose encoder has no layer of the kind needed."""
+    """Refuse, in the defense's name, a classifier whose head does not follow the layer needed."""
+    has_head = getattr(classifier, "head", None) is not None
     require(
-        any(isinstance(layer, needed) for layer in _layers(classifier, "encoder")),
-        f"{defense} needs a LatentClassifier with a layer {needed.__name__} in its encoder: give "
-        f"models.build the option variational. Received: {classifier!r}.",
+        has_head and isinstance(_latent_layer(classifier.encoder), needed),
+        f"{defense} needs a LatentClassifier with a head, whose latent a layer {needed.__name__} gives: give "
+        f"models.build the option variational and no head. Received: {classifier!r}.",
     )
+
+
+def _latent_layer(encoder: keras.Model) -> Any:
+    """What gives the latent, before it is only taken to float32."""
+    made_by = origins(encoder.outputs[0])
+    last = next(made_by)
+    is_linear = getattr(last, "activation", None) is keras.activations.linear
+    return next(made_by) if isinstance(last, keras.layers.Activation) and is_linear else last
 
 
 def check_arrays(classifier: keras.Model, x: Any, y: Any) -> tuple[Any, Any]:

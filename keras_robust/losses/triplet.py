@@ -40,12 +40,18 @@ def partners(labels: Any, anchors: Any, features: Any) -> Partners:
     """
     labels = ops.reshape(labels, (-1, 1))
     alike = labels == ops.transpose(labels)
+    count = ops.maximum(ops.shape(labels)[0], 1)  # a replica of a distribution strategy can get no example
     order = ops.arange(ops.shape(labels)[0])
-    steps_ahead = ops.mod(ops.expand_dims(order, 0) - ops.expand_dims(order, 1) - 1, ops.shape(labels)[0])
-    positive = ops.argmin(ops.where(alike, ops.cast(steps_ahead, "float32"), float("inf")), axis=1)
+    steps_ahead = ops.mod(ops.expand_dims(order, 0) - ops.expand_dims(order, 1) - 1, count)
+    positive = _lowest(ops.where(alike, ops.cast(steps_ahead, "float32"), float("inf")))
     cosines = ops.matmul(unit(flat_features(anchors)), ops.transpose(unit(flat_features(features))))
-    negative = ops.argmax(ops.where(alike, float("-inf"), cosines), axis=1)
+    negative = _lowest(ops.where(alike, float("inf"), -cosines))
     return Partners(positive, negative, ops.logical_not(ops.all(alike, axis=1)))
+
+
+def _lowest(values: Any) -> Any:
+    """Where each row of `(B, B)` is lowest, `(B,)`; of no rows, none."""
+    return ops.argmin(ops.pad(values, ((0, 0), (0, 1)), constant_values=float("inf")), axis=1)
 
 
 def triplet(labels: Any, anchors: Any, features: Any, margin: float = 0.03) -> Any:

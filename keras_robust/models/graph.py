@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -83,10 +83,23 @@ def flattened(model: keras.Model) -> keras.Model:
     return graph
 
 
+def origins(tensor: keras.KerasTensor) -> Iterator[keras.Operation]:
+    """What gives a symbolic tensor, what gives the first input of that, and so on, into nested models."""
+    while True:
+        operation, call, output = tensor._keras_history
+        if is_graph(operation):
+            yield from origins(operation.outputs[output])
+        else:
+            yield operation
+        inputs = operation._inbound_nodes[call].input_tensors
+        if not inputs:
+            return
+        tensor = inputs[0]
+
+
 def last_operation(model: keras.Model) -> Any:
     """What gives the output of `model`, the first if it has several."""
-    operation = model.outputs[0]._keras_history.operation
-    return last_operation(operation) if is_graph(operation) else operation
+    return next(origins(model.outputs[0]))
 
 
 def ends_in_softmax(model: keras.Model) -> bool:

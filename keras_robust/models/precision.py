@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_robust.models.graph import last_operation
+from keras_robust.models.graph import origins
 from keras_robust.models.kept import kept_on
 from keras_robust.models.rebuilding import rebuilt
 
@@ -19,7 +19,7 @@ def in_float32(model: keras.Model) -> keras.Model:
 
 
 def bfloat16_copy(model: keras.Model) -> keras.Model:
-    """A copy whose layers compute in bfloat16, all but the one that gives the logits.
+    """A copy whose layers compute in bfloat16, all but the last with weights and what follows it.
 
     A layer may name others by a method `exact_layers` that compute in float32 too.
     It is kept on the model, and takes over the model's weights at each call.
@@ -31,9 +31,12 @@ def bfloat16_copy(model: keras.Model) -> keras.Model:
 
 def _in_bfloat16(model: keras.Model) -> keras.Model:
     copy = _float32_copy(model)
-    logits = last_operation(copy)
     layers = list(copy._flatten_layers(include_self=False))
-    exact = [logits] + [part for layer in layers for part in getattr(layer, "exact_layers", list)()]
+    exact = [part for layer in layers for part in getattr(layer, "exact_layers", list)()]
+    for operation in origins(copy.outputs[0]):
+        exact.append(operation)
+        if getattr(operation, "weights", []):
+            break
     for layer in layers:
         if not isinstance(layer, keras.Model) and not any(layer is part for part in exact):
             layer.dtype_policy = "mixed_bfloat16"

@@ -270,6 +270,9 @@ def test_a_schedule_is_adjusted_once():
     pace(optimizer, 2)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     pace(again, 2)
+    first = copied(optimizer)
+    pace(first, 1)  # as a second compile with the same optimizer does for another player
+    assert [round(float(first._learning_rate(step)), 3) for step in range(3)] == [0.5, 0.5, 0.05]
     for one in (optimizer, again):
         rate = one._learning_rate
         assert isinstance(rate, AdjustedSchedule) and rate.steps_per_batch == 2
@@ -334,8 +337,11 @@ def test_vae_cla_deploys_the_mean_and_needs_moments():
     made = classifier(latent=CodeMean)
     assert made.encoder.output_shape == (None, DIM)
     np.testing.assert_array_equal(made(IMAGES), made(IMAGES))
-    with pytest.raises(InputError, match="needs a LatentClassifier with a layer CodeMean"):
+    with pytest.raises(InputError, match="whose latent a layer CodeMean gives"):
         VAECLA(classifier())
+    with_centers = models.build("er_cnn", variational=True, filters=2, head={"name": "cosine_centers"})
+    with pytest.raises(InputError, match="the option variational and no head"):
+        VAECLA(with_centers)
 
 
 # RSE

@@ -1,6 +1,7 @@
 """ATLD and LAT, whose steps are made of two moves, written out by hand."""
 
 import random
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -257,6 +258,11 @@ def test_atld_hands_out_what_its_variants_are_made_of():
 def test_a_discriminator_of_ones_own_is_no_companion():
     defense = build("atld", discriminator=critic(CLASSES))
     assert defense.companions() == defense.variants() == {}
+
+
+def test_a_radius_in_another_norm_is_not_that_of_the_transform():
+    adversary = replace(FULL_STEP, norm="l2")
+    assert build("atld", adversary=adversary).variants() == {}
 
 
 @pytest.mark.parametrize(

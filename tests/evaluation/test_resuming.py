@@ -12,7 +12,8 @@ from keras_robust.attacks import DDN, PGD, Adaptive, Attack, Square
 from keras_robust.errors import InputError
 from keras_robust.evaluation import evaluate
 from keras_robust.evaluation.ledger import LEDGER
-from keras_robust.models import with_self_ensemble
+from keras_robust.evaluation.masked import quantized
+from keras_robust.models import build, with_self_ensemble
 
 EPS = 0.1
 ATTACKS = {"pgd": PGD(eps=EPS, steps=2), "square": Square(eps=EPS, queries=10)}
@@ -138,3 +139,13 @@ def test_what_an_attack_on_a_function_finds_is_not_kept(digits_classifier, few, 
         run(digits_classifier, few, {"mine": attack}, directory=tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
     run(digits_classifier, few, {"mine": attack})
+
+
+def test_models_that_share_their_weights_are_not_taken_for_each_other(few, tmp_path):
+    classifier = build("small_cnn", filters=2, hidden=4)
+    coarse, fine = (quantized(classifier, levels=levels) for levels in (2, 8))
+    whole = run(coarse, few, directory=tmp_path)
+    with pytest.raises(InputError, match="begun with other terms: layers"):
+        run(fine, few, directory=tmp_path, resume=True)
+    again = run(quantized(classifier, levels=2), few, directory=tmp_path, resume=True)
+    assert again.to_dict() == whole.to_dict()

@@ -157,6 +157,11 @@ def test_without_another_class_there_is_no_triplet():
     assert not np.any(losses.partners(labels, OTHER, LOGITS).exists)
 
 
+def test_of_no_example_there_is_no_triplet():
+    nothing = np.zeros((0, 3), "float32")
+    assert losses.triplet(np.zeros(0, "int32"), nothing, nothing).shape == (0,)
+
+
 def test_a_class_of_one_is_its_own_positive():
     assert int(losses.partners(LABELS, OTHER, LOGITS).positive[1]) == 1
 
