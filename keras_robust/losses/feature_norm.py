@@ -98,11 +98,10 @@ def pairwise_distance(latents: Any, others: Any, norm: int | str) -> Any:
     def pull(rows: Any, others: Any, upstream: Any) -> Any:
         """Gradient `(B, F)` with respect to the rows, of which `upstream` `(B, C)` weighs the distances."""
 
-        def of_one(arguments: tuple[Any, Any]) -> Any:
-            row, weights = arguments
+        def of_one(row: Any, weights: Any) -> Any:
             return ops.matmul(weights, slope(row - others))
 
-        return ops.map(of_one, (rows, upstream))
+        return _map(of_one, rows, upstream)
 
     @ops.custom_gradient
     def distances(rows: Any, others: Any) -> Any:
@@ -110,6 +109,12 @@ def pairwise_distance(latents: Any, others: Any, norm: int | str) -> Any:
             upstream = arguments[0] if upstream is None else upstream
             return pull(rows, others, upstream), pull(others, rows, ops.transpose(upstream))
 
-        return ops.map(lambda row: size(row - others), rows), gradient
+        return _map(lambda row: size(row - others), rows), gradient
 
     return distances(flat_features(latents), flat_features(others))
+
+
+def _map(function: Callable[..., Any], *rows: Any) -> Any:
+    """`function` of each row, stacked. One more row is passed and dropped: Keras cannot stack none."""
+    padded = [ops.pad(part, ((0, 1), (0, 0))) for part in rows]
+    return ops.map(lambda row: function(*row), tuple(padded))[:-1]
