@@ -49,10 +49,13 @@ class DecisionMap(Finding):
         return 5, 4
 
     def rows(self) -> Iterator[Sequence[Any]]:
-        """The grid, then the points."""
+        """The grid, as lines along y on which one class is predicted, then the points."""
         yield "what", "x", "y", "to x", "to y", "label", "prediction"
-        for (i, j), predicted in np.ndenumerate(self.prediction):
-            yield "grid", self.x[i], self.y[j], "", "", "", predicted
+        for x, predictions in zip(self.x, self.prediction, strict=True):
+            firsts = np.flatnonzero(np.diff(predictions, prepend=-1))
+            lasts = np.append(firsts[1:], len(predictions)) - 1
+            for first, last in zip(firsts, lasts, strict=True):
+                yield "line", x, self.y[first], x, self.y[last], "", predictions[first]
         for start, end, label, predicted in zip(
             self.start, self.end, self.label, self.predicted, strict=True
         ):

@@ -44,10 +44,21 @@ def test_points_end_where_the_attack_moves_them(model, examples):
 
 def test_the_numbers_lie_beside_the_picture(model, examples, tmp_path):
     moved = examples[0] + 0.05
-    path = decision_map(model, examples, moved, points=5).to_png(tmp_path / "plane.png")
+    found = decision_map(model, examples, moved, points=5)
+    path = found.to_png(tmp_path / "plane.png")
     rows = list(csv.DictReader((tmp_path / "plane.csv").open()))
-    assert [row["what"] for row in rows] == ["grid"] * 25 + ["point"] * 4
-    np.testing.assert_allclose([float(row["to x"]) for row in rows[25:]], moved[:, 0])
+    lines, points = ([row for row in rows if row["what"] == what] for what in ("line", "point"))
+    assert [*lines, *points] == rows and 5 < len(lines) < 10, "some of five lines cross the boundary"
+    seen = {
+        (np.float32(row["x"]), y): int(row["prediction"])
+        for row in lines
+        for y in found.y
+        if row["x"] == row["to x"] and np.float32(row["y"]) <= y <= np.float32(row["to y"])
+    }
+    assert seen == {
+        (x, y): found.prediction[i, j] for i, x in enumerate(found.x) for j, y in enumerate(found.y)
+    }
+    np.testing.assert_allclose([float(row["to x"]) for row in points], moved[:, 0])
     assert matplotlib.image.imread(path).std() > 0, "something is drawn"
 
 
