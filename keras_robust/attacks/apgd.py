@@ -126,6 +126,15 @@ def checkpoints(steps: int) -> Iterator[int]:
         length = max(length - less, least)
 
 
+def _stretches(steps: int) -> Iterator[tuple[int, int, int]]:
+    """Up to each checkpoint: the number of the first look at the model, how many looks, how many steps."""
+    first = 0
+    for length in checkpoints(steps):
+        looks = length if first else length + 1  # with the one at the start
+        yield first, looks, length
+        first += looks
+
+
 @keras.saving.register_keras_serializable("keras_robust")
 @attacks.register("apgd")
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +179,8 @@ class APGD(RepeatedAttack):
         """Images of highest objective inside a graph, for use in a training step; no example leaves early."""
         objective = self.objective
         goal = aim(model, objective, images, labels, targets)
-        state, first = self._begin(images, noise), 0
-        for length in checkpoints(self.steps):
-            steps = length if first else length + 1  # with the look at the start
+        state = self._begin(images, noise)
+        for first, steps, length in _stretches(self.steps):
             state = climb(
                 model,
                 objective,
@@ -185,7 +193,6 @@ class APGD(RepeatedAttack):
                 samples=self.samples,
             )
             state = checkpoint(state, length)
-            first += steps
         return ops.stop_gradient(state.best)
 
     def _attempt(
@@ -194,9 +201,7 @@ class APGD(RepeatedAttack):
         found = np.empty_like(images)
         active = np.arange(len(images))
         state = self._begin(ops.convert_to_tensor(images), noise)
-        first = 0
-        for length in checkpoints(self.steps):
-            steps = length if first else length + 1  # with the look at the start
+        for first, steps, length in _stretches(self.steps):
             state = self._climb(model, images, labels, targets, state, active, first, steps, length)
             fooled = np.asarray(state.fooled)
             # One that fools this model nowhere may fool another.
@@ -205,7 +210,6 @@ class APGD(RepeatedAttack):
             if not rows.size:
                 break
             active, state = active[rows], gather(state, rows)
-            first += steps
         return found
 
     def _begin(self, images: Any, noise: Noise) -> State:
