@@ -27,13 +27,13 @@ def choose(rows: Any, chosen: Any, other: Any) -> Any:
     return ops.where(per_example(rows, chosen), chosen, other)
 
 
-def _flat(x: Any) -> Any:
-    """`(B, D)`; not by -1, which is undetermined where a replica of a strategy has no example."""
+def flat(x: Any) -> Any:
+    """`(B, ...)` as `(B, D)`; not by -1, which nothing determines where a replica has no example."""
     return ops.reshape(x, (ops.shape(x)[0], math.prod(x.shape[1:])))
 
 
 def _l2(x: Any) -> Any:
-    return ops.sqrt(ops.sum(ops.square(_flat(x)), axis=1))
+    return ops.sqrt(ops.sum(ops.square(flat(x)), axis=1))
 
 
 class Linf:
@@ -46,7 +46,7 @@ class Linf:
 
     @staticmethod
     def size(delta: Any) -> Any:
-        return ops.max(ops.abs(_flat(delta)), axis=1, initial=0.0)
+        return ops.max(ops.abs(flat(delta)), axis=1, initial=0.0)
 
     @staticmethod
     def project(delta: Any, eps: Any) -> Any:

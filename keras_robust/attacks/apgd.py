@@ -15,6 +15,7 @@ from keras_robust.attacks.attempts import LikeliestTargets, RepeatedAttack
 from keras_robust.attacks.base import attacks
 from keras_robust.attacks.compiling import gather, on_rows
 from keras_robust.attacks.gradient import gradient_in_loop
+from keras_robust.attacks.loops import repeated
 from keras_robust.attacks.objective import Objective, check_targetable, get_objective
 from keras_robust.attacks.view import Goal, observe
 from keras_robust.errors import require_count
@@ -67,12 +68,12 @@ def climb(
 
     look = gradient_in_loop(value, samples)
 
-    def step(index: Any, state: State) -> tuple[Any, State]:
+    def step(index: Any, state: State) -> State:
         moved = ops.where(index > 0, _ahead(state, index, threat, images), state.images)
         (values, classes), gradient = look(moved)
         fooled = classes != goal.labels
         better = ops.logical_or(values > state.best_value, index == 0)
-        return index + 1, state._replace(
+        return state._replace(
             images=moved,
             previous=state.images,
             gradient=gradient,
@@ -86,9 +87,7 @@ def climb(
             fooled=state.fooled | fooled,
         )
 
-    end = first + steps
-    _, state = ops.while_loop(lambda index, _: index < end, step, (first, state), maximum_iterations=steps)
-    return state
+    return repeated(step, state, steps, first)
 
 
 def _ahead(state: State, index: Any, threat: ThreatModel, images: Any) -> Any:
@@ -188,7 +187,7 @@ class APGD(RepeatedAttack):
                 images,
                 goal,
                 state,
-                first=ops.convert_to_tensor(first),
+                first=first,
                 steps=steps,
                 samples=self.samples,
             )

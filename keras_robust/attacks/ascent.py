@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from keras_robust.attacks.gradient import averaged, gradient_in_loop
+from keras_robust.attacks.loops import repeated
 from keras_robust.attacks.objective import Objective
 from keras_robust.attacks.view import Goal, observe
 from keras_robust.threat import ThreatModel, choose
@@ -70,19 +71,16 @@ def climb(
 
     ascent = gradient_in_loop(value, rule.samples)
 
-    def step(count: Any, state: State) -> tuple[Any, State]:
+    def step(_: Any, state: State) -> State:
         values, gradient = ascent(state.images)
         state = _remember(state, values, rule)
         if rule.momentum is not None:
             state = state._replace(velocity=rule.momentum * state.velocity + _unit_l1(gradient))
             gradient = state.velocity
         moved = state.images + step_size * threat.steepest(gradient)
-        return count + 1, state._replace(images=threat.project(moved, images))
+        return state._replace(images=threat.project(moved, images))
 
-    steps = ops.cast(steps, "int32")
-    _, state = ops.while_loop(
-        lambda count, _: count < steps, step, (ops.zeros((), "int32"), state), maximum_iterations=steps
-    )
+    state = repeated(step, state, steps)
     if not rule.keep_best:
         return state
     return _remember(state, averaged(value, rule.samples)(state.images), rule)

@@ -14,6 +14,7 @@ from keras import ops
 from keras_robust.attacks.base import attacks
 from keras_robust.attacks.compiling import gather, on_rows
 from keras_robust.attacks.gradient import gradient_in_loop
+from keras_robust.attacks.loops import repeated
 from keras_robust.attacks.minimal import MinimumNorm, Nearest, none_yet, segments
 from keras_robust.attacks.view import observe
 from keras_robust.errors import require, require_above_zero, require_count, require_not_negative
@@ -160,7 +161,7 @@ def descend(
     """Steps `first` to `first + count` of Adam down the loss."""
     look = gradient_in_loop(loss)
 
-    def step(index: Any, state: State) -> tuple[Any, State]:
+    def step(index: Any, state: State) -> State:
         (values, candidates, fooled), gradient = look(state.change)
         candidates = threat.clip(candidates)  # of rounding
         mean = _DECAY * state.mean + (1.0 - _DECAY) * gradient
@@ -168,7 +169,7 @@ def descend(
         number = ops.cast(index + 1, "float32")
         unbiased = mean / (1.0 - _DECAY**number)
         scale = ops.sqrt(square / (1.0 - _SQUARE_DECAY**number)) + _ADAM_TINY
-        return index + 1, State(
+        return State(
             change=state.change - rate * unbiased / scale,
             mean=mean,
             square=square,
@@ -179,9 +180,7 @@ def descend(
         )
 
     state = state._replace(loss=ops.zeros_like(state.loss), before=state.loss)
-    end = first + count
-    _, state = ops.while_loop(lambda index, _: index < end, step, (first, state), maximum_iterations=count)
-    return state
+    return repeated(step, state, count, first)
 
 
 def _start(nearest: Nearest) -> State:

@@ -14,12 +14,13 @@ from keras import ops
 from keras_robust.attacks.base import attacks
 from keras_robust.attacks.compiling import on_rows
 from keras_robust.attacks.gradient import gradient_in_loop
+from keras_robust.attacks.loops import repeated
 from keras_robust.attacks.minimal import MinimumNorm, Nearest, farthest, none_yet, segments
 from keras_robust.attacks.view import observe
 from keras_robust.errors import is_finite, require, require_above_zero, require_count
 from keras_robust.losses import cross_entropy
 from keras_robust.noise import Noise
-from keras_robust.threat import ThreatModel, choose, per_example
+from keras_robust.threat import ThreatModel, choose, flat, per_example
 
 _FIRST_STEP, _LAST_STEP = 1.0, 0.01  # lengths, with a cosine between them
 _SEGMENT = 10  # steps between two looks at who goes on
@@ -121,20 +122,18 @@ def descend(
     look = gradient_in_loop(value)
     widest = farthest(threat, images)
 
-    def step(index: Any, state: State) -> tuple[Any, State]:
+    def step(index: Any, state: State) -> State:
         (_, fooled), gradient = look(state.images)
         nearest = state.nearest.updated(state.images, fooled, threat.distance(state.images, images))
-        vanished = ops.all(ops.reshape(gradient, (ops.shape(gradient)[0], -1)) == 0, axis=1)
+        vanished = ops.all(flat(gradient) == 0, axis=1)
         direction = threat.steepest(choose(vanished, fallback, gradient))
         delta = state.images - images + _step_size(index, total) * direction
         radius = ops.minimum(state.radius * ops.where(fooled, 1.0 - gamma, 1.0 + gamma), widest)
         size = ops.maximum(threat.distance(delta, 0.0), _TINY)
         moved = threat.clip(images + delta * per_example(radius / size, delta))
-        return index + 1, State(moved, radius, nearest)
+        return State(moved, radius, nearest)
 
-    end = first + count
-    _, state = ops.while_loop(lambda index, _: index < end, step, (first, state), maximum_iterations=count)
-    return state
+    return repeated(step, state, count, first)
 
 
 def _step_size(index: Any, total: Any) -> Any:

@@ -15,11 +15,12 @@ from keras_robust.attacks.base import attacks
 from keras_robust.attacks.compiling import gather, on_rows
 from keras_robust.attacks.gradient import gradient_in_loop, jacobian_in_loop
 from keras_robust.attacks.hyperplane import step_to_hyperplane
+from keras_robust.attacks.loops import repeated
 from keras_robust.attacks.minimal import MinimumNorm, Nearest, farthest, none_yet, segments
 from keras_robust.attacks.view import observe
 from keras_robust.errors import require_count
 from keras_robust.noise import Noise
-from keras_robust.threat import ThreatModel, choose, per_example
+from keras_robust.threat import ThreatModel, choose, flat, per_example
 
 _OVERSHOOT = 1.05  # eta
 _BIAS = 0.1  # alpha_max: how far the walk is drawn to the image
@@ -159,7 +160,7 @@ def closest_boundary(model: keras.Model, threat: ThreatModel, labels: Any) -> Li
     def linearised(images: Any) -> tuple[Any, Any]:
         values, jacobian = look(images)
         gradients = ops.reshape(jacobian, (-1, *images.shape[1:]))
-        slopes = ops.sum(_flat(gradients * threat.steepest(gradients)), axis=1)  # their dual norms
+        slopes = ops.sum(flat(gradients * threat.steepest(gradients)), axis=1)  # their dual norms
         distances = ops.abs(values) / (ops.reshape(slopes, ops.shape(values)) + _TINY)
         own = ops.one_hot(labels, values.shape[-1], dtype="bool")
         closest = ops.argmin(ops.where(own, float("inf"), distances), axis=1)
@@ -177,11 +178,11 @@ def walk(
     steps: Any,
 ) -> State:
     """`steps` steps along a linearised boundary. FAB, algorithm 1."""
-    flat_images = _flat(images)
+    flat_images = flat(images)
 
-    def step(count: Any, state: State) -> tuple[Any, State]:
+    def step(_: Any, state: State) -> State:
         values, gradient = linearised(state.images)
-        normal, here = _flat(gradient), _flat(state.images)
+        normal, here = flat(gradient), flat(state.images)
         offset = ops.sum(normal * here, axis=1) - values
         to_boundary = step_to_hyperplane(here, normal, offset, threat.norm, threat.bounds)
         from_image = step_to_hyperplane(flat_images, normal, offset, threat.norm, threat.bounds)
@@ -194,12 +195,9 @@ def walk(
         moved = ops.reshape(moved, ops.shape(images))
         fooled = fools(moved)
         nearest = state.nearest.updated(moved, fooled, threat.distance(moved, images))
-        return count + 1, State(choose(fooled, images + (moved - images) * _BACKWARD, moved), nearest)
+        return State(choose(fooled, images + (moved - images) * _BACKWARD, moved), nearest)
 
-    _, state = ops.while_loop(
-        lambda count, _: count < steps, step, (ops.zeros((), "int32"), state), maximum_iterations=steps
-    )
-    return state
+    return repeated(step, state, steps)
 
 
 def _of(classes: Any, values: Any) -> Any:
@@ -207,7 +205,3 @@ def _of(classes: Any, values: Any) -> Any:
     chosen = ops.one_hot(classes, values.shape[1], dtype="bool")
     wide = ops.reshape(chosen, (-1, values.shape[1]) + (1,) * (len(values.shape) - 2))
     return ops.sum(ops.where(wide, values, 0.0), axis=1)
-
-
-def _flat(images: Any) -> Any:
-    return ops.reshape(images, (ops.shape(images)[0], -1))

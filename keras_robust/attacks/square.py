@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_robust.attacks.base import Attack, attacks
 from keras_robust.attacks.compiling import gather, on_rows
+from keras_robust.attacks.loops import repeated
 from keras_robust.attacks.predictions import predict_logits
 from keras_robust.attacks.square_proposals import PROPOSALS, Proposals
 from keras_robust.attacks.view import observe
@@ -149,15 +150,11 @@ def search(
     # All at once, which costs less than small draws at every query.
     draws = ops.swapaxes(noise.uniform((batch, total, proposals.draws(channels))), 0, 1)
 
-    def query(count: Any, state: Search) -> tuple[Any, Search]:
-        proposed = proposals(state.images, sides[count], draws[count])
+    def query(number: Any, state: Search) -> Search:
+        proposed = proposals(state.images, sides[number], draws[number])
         margins = margin(labels, observe(model, proposed).logits)
         better = (margins > state.margins) & (state.margins <= 0)
-        return count + 1, Search(
-            choose(better, proposed, state.images), ops.where(better, margins, state.margins)
-        )
+        images = choose(better, proposed, state.images)
+        return Search(images, ops.where(better, margins, state.margins))
 
-    _, state = ops.while_loop(
-        lambda count, _: count < total, query, (ops.zeros((), "int32"), state), maximum_iterations=total
-    )
-    return state
+    return repeated(query, state, total)

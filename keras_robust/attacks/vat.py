@@ -15,6 +15,7 @@ from keras_robust.attacks.attempts import RepeatedAttack
 from keras_robust.attacks.base import attacks
 from keras_robust.attacks.compiling import on_rows
 from keras_robust.attacks.gradient import gradient_in_loop
+from keras_robust.attacks.loops import repeated
 from keras_robust.attacks.objective import KL
 from keras_robust.attacks.view import observe
 from keras_robust.errors import require_above_zero, require_count
@@ -46,18 +47,10 @@ def steepest_direction(
     """
     look = gradient_in_loop(divergence)
 
-    def turn(count: Any, direction: Any) -> tuple[Any, Any]:
-        _, gradient = look(images + xi * _SPHERE.steepest(direction))
-        return count + 1, gradient
+    def turn(_: Any, direction: Any) -> Any:
+        return look(images + xi * _SPHERE.steepest(direction))[1]
 
-    iterations = ops.cast(iterations, "int32")
-    _, direction = ops.while_loop(
-        lambda count, _: count < iterations,
-        turn,
-        (ops.zeros((), "int32"), start),
-        maximum_iterations=iterations,
-    )
-    return direction
+    return repeated(turn, start, iterations)
 
 
 @keras.saving.register_keras_serializable("keras_robust")
