@@ -22,12 +22,23 @@ _HDF5 = 1 << 20  # bytes, at most, that a file of weights has beside them
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Plain data only, by the C parser where there is one; `on`, `off`, `yes` and `no` are words."""
+    """Plain data only, by the C parser where there is one; `on`, `off`, `yes` and `no` are words.
+
+    A key that stands twice, of which YAML's loaders keep the last, is an error.
+    """
 
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, pattern) for tag, pattern in resolvers if first in "tTfF" or not tag.endswith(":bool")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{', '.join(twice)} stands twice in one mapping", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:

@@ -62,7 +62,8 @@ def load(
     """Read and check a recipe.
 
     Args:
-        name: a packaged recipe's name, or the path of a YAML file.
+        name: a packaged recipe's name, or the path of a YAML file; a run's own recipe.yaml, in which its
+            profile is laid in already, says its name and profile itself.
         profile: "paper" (the paper's schedule), "laptop" (two CPU cores) or "smoke" (seconds).
         overrides: `{"defense.beta": 3.0}` or `["defense.beta=3.0"]`, applied last.
 
@@ -74,14 +75,16 @@ def load(
     """
     path = _path(name)
     text = read(path)
-    # A run's own recipe says where it came from, too.
-    base = {key: value for key, value in text.items() if key not in ("name", "profile", "profiles")}
-    require_choice("profile", profile, PROFILES)
+    own = {"name": text.pop("name", path.stem), "profile": text.pop("profile", profile)}
+    check_options(path.name, own, _own)
+    for one in (profile, own["profile"]):
+        require_choice("profile", one, PROFILES)
+    base = {key: value for key, value in text.items() if key != "profiles"}
     settings = merged(base, _changes(text, profile, path))
     for key, value in _pairs(overrides):
         _set(settings, key, value, path)
     check_options(f"{path.name}", settings, Recipe, supplied=("name", "profile"))
-    recipe = Recipe(name=path.stem, profile=profile, **settings)
+    recipe = Recipe(**own, **settings)
     recipe.check()
     return recipe
 
@@ -371,6 +374,10 @@ def _profiles(
     smoke: dict[str, Any] | None = None,
 ) -> None:
     """Which profiles a recipe may have."""
+
+
+def _own(name: str, profile: str) -> None:
+    """What a run's recipe says of itself."""
 
 
 def _changes(text: Mapping[str, Any], profile: str, path: Path) -> dict[str, Any]:

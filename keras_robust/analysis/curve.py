@@ -115,7 +115,7 @@ def sweep(
     ['clean', 'fgsm', 'worst case']
     """
     require(len(eps) > 0, "Give at least one eps.")
-    _check_norms(model, attacks or (), threat_of(model, eps[0], asked.get("norm"), asked.get("step_size")))
+    _check_attacks(model, attacks or (), threat_of(model, eps[0], asked.get("norm"), asked.get("step_size")))
     found: dict[str, list[float]] = {}
     is_chief = Workers(asked.get("strategy")).is_chief
     for radius in eps:
@@ -129,8 +129,10 @@ def sweep(
     return Curve([float(radius) for radius in eps], found)
 
 
-def _check_norms(model: keras.Model, attacks: Sequence[str], threat: dict[str, Any]) -> None:
-    """Refuse attacks that do not keep to the radius."""
+def _check_attacks(model: keras.Model, attacks: Sequence[str], threat: dict[str, Any]) -> None:
+    """Refuse attacks that have no radius of the curve's."""
+    for attack in attacks:
+        require(isinstance(attack, str), f"A curve takes attacks by short names. Received: {attack!r}.")
     named = named_attacks(attacks, threat, model)
     outside = [name for name, attack in named.items() if attack and attack.norm != threat["norm"]]
     require(

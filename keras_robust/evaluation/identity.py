@@ -12,6 +12,8 @@ import numpy as np
 
 from keras_robust.models.precision import in_float32
 
+_NAMED = ("name", "keras_history", "input_layers", "output_layers")  # where a config tells names of layers
+
 
 def identity(model: keras.Model) -> dict[str, str]:
     """What tells a model from others: its weights, its layers and their options, and a variant's wrapper."""
@@ -32,12 +34,12 @@ def _layers(model: keras.Model) -> str:
         return ""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(_names(model)))}
 
-    def numbered(value: Any) -> Any:
+    def numbered(value: Any, named: bool = False) -> Any:
         if isinstance(value, dict):
-            return {key: numbered(part) for key, part in value.items()}
+            return {key: numbered(part, key in _NAMED) for key, part in value.items()}
         if isinstance(value, (list, tuple)):
-            return [numbered(part) for part in value]
-        return numbers.get(value, value) if isinstance(value, str) else value
+            return [numbered(part, named) for part in value]
+        return numbers.get(value, value) if named and isinstance(value, str) else value
 
     text = json.dumps(numbered(config), sort_keys=True, default=lambda value: type(value).__name__)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -123,8 +123,8 @@ class Report:
         probes: what the checks measured for themselves, by name.
         shard: "3/16" if these are only the blocks of one shard, else "".
         total: number of examples of all shards together.
-        digests: what tells the model and the data from others: hashes of the model's "weights" and of the
-            "data", and for a variant its "wrapper".
+        digests: what tells the model and the data from others: hashes of the model's "weights" and "layers"
+            and of the "data", and for a variant its "wrapper".
         model, dataset, seed, batch_size, versions: what repeats it.
     """
 

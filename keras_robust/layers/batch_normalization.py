@@ -1,4 +1,4 @@
-"""Batch normalisation of images in one operation."""
+"""Batch normalisation of images and features in one operation."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Keras makes it of some ten passes over the feature maps, in float32 whatever the policy. Arguments,
     weights and their names are Keras's, and so are the numbers up to rounding.
 
-    Fused are feature maps `(B, H, W, C)` in float16, bfloat16 or float32, normalised over their last axis.
-    What is masked, renormalised or `synchronized` between replicas, and all else, is left to Keras.
+    Fused are feature maps `(B, H, W, C)` and features `(B, C)` in float16, bfloat16 or float32, normalised
+    over their last axis; a batch of no example leaves the averages as they are. What is masked, renormalised or `synchronized` between replicas, and all else, is left to Keras.
 
     Call arguments:
         inputs: float tensor of any rank >= 2.
@@ -40,18 +40,20 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if mask is not None or not self._fuses(inputs):
             return super().call(inputs, training=training, mask=mask)
+        maps = inputs if len(inputs.shape) == 4 else inputs[:, None, None]
         if training and self.trainable:
-            outputs = self._by_moments(inputs)
+            outputs = self._by_moments(maps)
         else:
             known = {"mean": self.moving_mean, "variance": self.moving_variance}
-            outputs, *_ = self._normalize(inputs, is_training=False, **known)
-        return ops.cast(outputs, self.compute_dtype)
+            outputs, *_ = self._normalize(maps, is_training=False, **known)
+        outputs = ops.cast(outputs, self.compute_dtype)
+        return outputs if len(inputs.shape) == 4 else outputs[:, 0, 0]
 
     def _fuses(self, inputs: Any) -> bool:
         return (
             keras.backend.backend() == "tensorflow"
-            and len(inputs.shape) == 4
-            and self.axis in (-1, 3)
+            and len(inputs.shape) in (2, 4)
+            and self.axis in (-1, len(inputs.shape) - 1)
             and keras.backend.standardize_dtype(inputs.dtype) in ("float16", "bfloat16", "float32")
             and not (self.synchronized or self.renorm)
         )

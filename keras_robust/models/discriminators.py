@@ -17,6 +17,7 @@ import keras
 from keras import layers
 
 from keras_robust.errors import require, require_count
+from keras_robust.layers import BatchNormalization
 from keras_robust.models.assembly import require_sizes
 from keras_robust.models.latent import require_latent
 from keras_robust.models.registry import companions
@@ -159,7 +160,7 @@ def _unit(
 
 def _activate(features: keras.KerasTensor, batch_norm: bool) -> keras.KerasTensor:
     if batch_norm:
-        features = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype="float32")(features)
+        features = BatchNormalization(momentum=0.9, epsilon=1e-5, dtype="float32")(features)
     return layers.ReLU(dtype="float32")(features)
 
 

@@ -161,6 +161,6 @@ def _code(
 def _normalized_dense(units: int, dtype: str | None) -> list[keras.layers.Layer]:
     return [
         layers.Dense(units, kernel_initializer="he_normal", dtype=dtype),
-        layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=dtype),
+        BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=dtype),
         layers.ReLU(dtype=dtype),
     ]

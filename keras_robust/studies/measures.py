@@ -18,6 +18,7 @@ from keras_robust.data import load
 from keras_robust.errors import require, require_choice
 from keras_robust.registry import Registry
 from keras_robust.schema import check_options
+from keras_robust.versions import versions
 
 if TYPE_CHECKING:
     import keras
@@ -130,7 +131,8 @@ def _standing(subject: Subject, protocol: str, attack: str | dict[str, Any]) -> 
     else:
         made = MadeOn.of(made, STATIC)
     asked = [subject.dataset, subject.examples, subject.seed, dict(subject.threat), attack, protocol]
-    digest = hashlib.sha256(json.dumps([*asked, identity(subject.model)]).encode()).hexdigest()[:16]
+    determining = [*asked, identity(subject.model), versions()]
+    digest = hashlib.sha256(json.dumps(determining).encode()).hexdigest()[:16]
     place = subject.directory.parent / "standing" / digest
     return _evaluated(replace(subject, directory=place), {name: made}, subject.threat).correct
 

@@ -224,7 +224,7 @@ def _trained(recipe: Recipe, seconds: float | None) -> dict[str, Any]:
 
 
 def _check_whole(name: str, model: keras.Model, report: Report) -> None:
-    """Refuse a report of other weights, or of a part of the examples."""
+    """Refuse a report of another model, or of a part of the examples."""
     from keras_robust.evaluation.identity import identity
 
     require(
@@ -233,8 +233,8 @@ def _check_whole(name: str, model: keras.Model, report: Report) -> None:
     told = {key: value for key, value in report.digests.items() if key != "data"}
     require(
         not told or told == identity(model),
-        f"{name}: the report is of other weights than the classifier has, or of another variant than its "
-        "name stands for. Evaluate it again.",
+        f"{name}: the report is of other weights or layers than the classifier has, or of another variant "
+        "than its name stands for. Evaluate it again.",
     )
 
 

@@ -142,7 +142,8 @@ def test_train_then_evaluate_then_export(tmp_path, monkeypatch):
     text = krobust("evaluate", "runs/standard_digits", "--attack", "fgsm", "--examples", 20)
     assert "standard_digits on 20 examples of digits, linf eps 0.1" in text
     krobust("train", "runs/standard_digits/recipe.yaml", "--out", "at_digits")
-    assert (tmp_path / "at_digits" / "card.yaml").is_file(), "a run's own recipe trains another"
+    card = zoo.Card.read(tmp_path / "at_digits" / "card.yaml")
+    assert (card.name, card.training["profile"]) == ("standard_digits", "smoke"), "as the run's recipe says"
     krobust("export", "runs/standard_digits", "served/small")
     assert (tmp_path / "served" / "small" / "saved_model.pb").is_file()
 

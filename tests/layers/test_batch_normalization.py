@@ -96,11 +96,21 @@ def test_what_does_not_vary_has_no_variance(images):
     assert_equal(ours.get_weights(), theirs.get_weights())
 
 
-def test_no_image_gives_no_image():
-    layer, _ = pair()
-    before = layer.get_weights()
-    assert layer(IMAGES[:0]).shape == layer(IMAGES[:0], training=True).shape == (0, 5, 4, 3)
+@pytest.mark.parametrize("images", [IMAGES, IMAGES[:, 0, 0]], ids=["maps", "features"])
+def test_no_image_gives_no_image(images):
+    layer, _ = pair(images.shape[1:])
+    before, nothing = layer.get_weights(), images[:0]
+    assert layer(nothing).shape == layer(nothing, training=True).shape == nothing.shape
     assert_equal(layer.get_weights(), before)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_features_are_maps_of_one_pixel(training):
+    features = IMAGES[:, 0, 0]
+    layers = pair(features.shape[1:])
+    found, expected = ([layer(features, training=training), *layer.get_weights()] for layer in layers)
+    assert_equal(found, expected)
+    assert "FusedBatchNormV3" in forward_ops(layers[0], features, training=training)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -121,13 +131,13 @@ def test_it_is_one_operation():
 @pytest.mark.parametrize(
     ("images", "options"),
     [
-        (IMAGES[:, 0, 0], {}),
+        (IMAGES[:, 0], {}),
         (IMAGES.transpose(0, 3, 1, 2), {"axis": 1}),
         (IMAGES, {"synchronized": True}),
         (IMAGES, {"renorm": True}),
         (IMAGES.astype("float64"), {"dtype": "float64"}),
     ],
-    ids=["vectors", "channels_first", "synchronized", "renorm", "float64"],
+    ids=["rows", "channels_first", "synchronized", "renorm", "float64"],
 )
 def test_what_cannot_be_fused_is_left_to_keras(images, options):
     layer, theirs = pair(images.shape[1:], **options)

@@ -180,7 +180,9 @@ def test_points_are_judged_where_they_end_by_the_source_if_there_is_one(tmp_path
     ],
 )
 def test_a_mistyped_option_is_told_before_an_attack_is_made(subject, monkeypatch, measure, options, nearest):
-    monkeypatch.setattr(kr.attacks.Attack, "__call__", lambda *_, **__: pytest.fail("an attack was made"))
+    for name in ("PGD", "DDN"):
+        attack = getattr(kr.attacks, name)
+        monkeypatch.setattr(attack, "run", lambda *_, **__: pytest.fail("an attack was made"))
     with pytest.raises(kr.InputError, match=f"Did you mean .*'{nearest}'"):
         measures[measure](subject, **options)
 

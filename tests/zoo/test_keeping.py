@@ -12,6 +12,7 @@ from zoo_entries import ARCHITECTURE, CARD, IMAGES, WEIGHTS
 from keras_robust import models, zoo
 from keras_robust.errors import InputError
 from keras_robust.evaluation import Outcome, Report, attack_named
+from keras_robust.evaluation.identity import identity
 from keras_robust.evaluation.naming import settings
 from keras_robust.evaluation.report import Stage
 
@@ -131,15 +132,18 @@ def test_without_an_attack_there_is_no_worst_case(classifier):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("digests", "shard", "message"),
     [
-        ({"digests": {"weights": "0" * 64}}, "mine: the report is of other weights"),
-        ({"shard": "1/2"}, "mine: the report is of shard 1/2 alone"),
+        ({"weights": "0" * 64}, "", "mine: the report is of other weights"),
+        ({"layers": "0" * 64}, "", "mine: the report is of other weights or layers"),
+        ({"wrapper": "{}"}, "", "or of another variant"),
+        ({}, "1/2", "mine: the report is of shard 1/2 alone"),
     ],
 )
-def test_a_report_of_something_else_is_refused(classifier, options, message):
+def test_a_report_of_something_else_is_refused(classifier, digests, shard, message):
+    report = told(classifier, "fgsm", shard=shard, digests={**identity(classifier), **digests})
     with pytest.raises(InputError, match=message):
-        zoo.save(classifier, "mine", report=told(classifier, "fgsm", **options))
+        zoo.save(classifier, "mine", report=report)
 
 
 def test_an_entry_is_not_overwritten_unasked(entry):
