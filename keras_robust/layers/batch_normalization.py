@@ -16,7 +16,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     weights and their names are Keras's, and so are the numbers up to rounding.
 
     Fused are feature maps `(B, H, W, C)` and features `(B, C)` in float16, bfloat16 or float32, normalised
-    over their last axis; a batch of no example leaves the averages as they are. What is masked, renormalised or `synchronized` between replicas, and all else, is left to Keras.
+    over their last axis; a batch of no example leaves the averages as they are. What is masked,
+    renormalised or `synchronized` between replicas, and all else, is left to Keras.
 
     Call arguments:
         inputs: float tensor of any rank >= 2.
