@@ -119,7 +119,6 @@ def evaluate(
         check_logits(model(plan.taken.images[:8], training=False))
     digests = {"data": digest(*plan.taken), **known}
     stated: dict[str, Any] = {
-        "model": called,
         "dataset": examples_from if isinstance(examples_from, str) else "",
         "threat": {key: value for key, value in plan.threat.items() if value is not None},
         "seed": seed,
@@ -130,7 +129,8 @@ def evaluate(
     terms = {**stated, "attacks": plan.settings, **digests}
     for what, value in terms.items():
         workers.agree(what, value)
-    stated["shard"] = str(part)
+    # A name is told, not compared: Keras counts up those that it gives, and `known` says which model it is.
+    stated.update(model=called, shard=str(part))
     ledger = workers.together(lambda: Ledger({**terms, "shard": str(part)}, directory, resume))
     places = replicas(model, strategy)
     probes = _probes(model, plan) if checks else {}

@@ -107,6 +107,15 @@ def test_other_weights_are_noticed(digits_classifier, few, tmp_path):
         run(other, few, directory=tmp_path, resume=True)
 
 
+def test_the_same_model_under_another_name_is_gone_on_with(digits_classifier, few, tmp_path):
+    run(digits_classifier, few, directory=tmp_path)
+    other = keras.models.clone_model(digits_classifier)
+    other.set_weights(digits_classifier.get_weights())
+    object.__setattr__(other, "name", "renamed")
+    report = run(other, few, directory=tmp_path, resume=True)
+    assert report.model == "renamed"
+
+
 def test_another_wrapper_of_the_same_weights_is_noticed(digits_classifier, few, tmp_path):
     quiet, loud = (with_self_ensemble(digits_classifier, first=first, passes=2) for first in (0.01, 5.0))
     run(quiet, few, directory=tmp_path)
