@@ -85,7 +85,7 @@ def load(
         _set(settings, key, value, path)
     check_options(f"{path.name}", settings, Recipe, supplied=("name", "profile"))
     recipe = Recipe(**own, **settings)
-    recipe.check()
+    recipe.check(path.name)
     return recipe
 
 
@@ -130,10 +130,11 @@ class Recipe:
     guard: dict[str, Any] = field(default_factory=dict)
     paper: dict[str, Any] | None = None
 
-    def check(self) -> None:
-        """Check every setting against what it configures."""
-        check_aims(self.name, self.name, self.threat, self.paper)
-        with _said_of(self.name):
+    def check(self, where: str | None = None) -> None:
+        """Check every setting against what it configures; errors begin with where it stands."""
+        where = where or self.name
+        check_aims(where, self.name, self.threat, self.paper)
+        with _said_of(where):
             self._check_values()
             self._check_parts()
             self._check_attacks()
@@ -270,6 +271,7 @@ class Recipe:
 
     def _check_attacks(self) -> None:
         from keras_robust.attacks import attacks
+        from keras_robust.defenses.requirements import check_adversary
         from keras_robust.threat import ThreatModel
 
         with _said_of("threat"):
@@ -287,6 +289,9 @@ class Recipe:
                 _check(where, setting, attacks, optional=("eps", "norm"))
                 with _said_of(where):
                     _check_attack(self._attack(setting))
+        if self.adversary is not None:
+            with _said_of("adversary"):
+                check_adversary(self._adversary())
 
     def _attack(self, setting: Mapping[str, Any]) -> Any:
         from keras_robust import attacks

@@ -49,7 +49,7 @@ class Prepared(Dataset):
     def _prepare(self, builder: Any) -> None:
         try:
             builder.download_and_prepare()
-        except (AssertionError, OSError) as error:
+        except Exception as error:  # those of a failed download or archive have no common class
             raise InputError(f"Cannot prepare {self.builder!r} in {builder.data_dir}: {error}") from error
 
     def _how_to_get(self, builder: Any) -> str:

@@ -15,9 +15,16 @@ from keras import ops
 
 from keras_robust.attacks.gradient import value_and_input_gradient
 from keras_robust.attacks.view import View, observe
+from keras_robust.defenses.dataset_values import told_as_bad_input
 from keras_robust.defenses.distributed import DistributedModel, place_in_batch
 from keras_robust.defenses.rates import copied, pace
-from keras_robust.defenses.requirements import check_arrays, check_head, check_kinds, check_latent
+from keras_robust.defenses.requirements import (
+    check_adversary,
+    check_head,
+    check_kinds,
+    check_latent,
+    checked_data,
+)
 from keras_robust.errors import require, require_choice
 from keras_robust.models.valid import check_model
 from keras_robust.noise import Noise, reseed
@@ -132,6 +139,7 @@ class Defense(DistributedModel):
             f"In training there are no targets: take PGD or another untargeted adversary. "
             f"Received: adversary={adversary!r}.",
         )
+        check_adversary(adversary)
         if self.needs_head:
             check_head(type(self).__name__, classifier, self.needs_head)
         if self.needs_latent:
@@ -222,10 +230,15 @@ class Defense(DistributedModel):
     # What Keras calls
 
     def fit(self, x: Any = None, y: Any = None, *arguments: Any, **options: Any) -> keras.callbacks.History:
-        return super().fit(*check_arrays(self.classifier, x, y), *arguments, **options)
+        held_out = options.get("validation_data")
+        if isinstance(held_out, tf.data.Dataset):  # of arrays `evaluate` looks at each
+            options["validation_data"], _ = checked_data(self.classifier, held_out)
+        with told_as_bad_input():
+            return super().fit(*checked_data(self.classifier, x, y), *arguments, **options)
 
     def evaluate(self, x: Any = None, y: Any = None, *arguments: Any, **options: Any) -> Any:
-        return super().evaluate(*check_arrays(self.classifier, x, y), *arguments, **options)
+        with told_as_bad_input():
+            return super().evaluate(*checked_data(self.classifier, x, y), *arguments, **options)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
         return self.classifier(images, training=training)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import tensorflow as tf
 
+from keras_robust.defenses.dataset_values import checked
 from keras_robust.errors import require
-from keras_robust.models.graph import inner_layers, origins
+from keras_robust.models.graph import inner_layers, origins, passes_on
 from keras_robust.validation import check_images, check_labels
 
 LayerType = type[keras.layers.Layer]
@@ -35,14 +37,27 @@ def check_latent(defense: str, classifier: keras.Model, needed: LayerType) -> No
 
 def _latent_layer(encoder: keras.Model) -> Any:
     """What gives the latent, before it is only taken to float32."""
-    made_by = origins(encoder.outputs[0])
-    last = next(made_by)
-    is_linear = getattr(last, "activation", None) is keras.activations.linear
-    return next(made_by) if isinstance(last, keras.layers.Activation) and is_linear else last
+    return next(step for step in origins(encoder.outputs[0]) if not passes_on(step))
 
 
-def check_arrays(classifier: keras.Model, x: Any, y: Any) -> tuple[Any, Any]:
-    """Images and labels that are all at hand, checked; a dataset is left to `check_kinds`, batch by batch."""
+# A step takes one climb, on the classifier as it computes.
+_NOT_IN_TRAINING = {"restarts": 1, "check_every": None, "search_dtype": "float32"}
+
+
+def check_adversary(adversary: Any) -> None:
+    """Refuse options of an attack that do nothing in a training step."""
+    for option, usual in _NOT_IN_TRAINING.items():
+        value = getattr(adversary, option, usual)
+        require(
+            value == usual,
+            f"{option} does nothing in training; leave it at {usual!r}. Received: {option}={value!r}.",
+        )
+
+
+def checked_data(classifier: keras.Model, x: Any, y: Any = None) -> tuple[Any, Any]:
+    """Images and labels that are all at hand, checked, or a dataset of both, checked as it is drawn."""
+    if isinstance(x, tf.data.Dataset):
+        return checked(x, classifier.output_shape[-1]), y
     if y is None:
         return x, y
     images = check_images(x, shape=classifier.input_shape[1:])

@@ -105,7 +105,7 @@ def last_operation(model: keras.Model) -> Any:
 def ends_in_softmax(model: keras.Model) -> bool:
     """Whether the outputs of `model` are probabilities, as far as its graph or its layers tell."""
     if is_graph(model):
-        last = last_operation(model)
+        last = next(step for step in origins(model.outputs[0]) if not passes_on(step))
     else:
         last = model
         while getattr(last, "layers", []):
@@ -118,6 +118,14 @@ def is_softmax(operation: keras.Operation) -> bool:
     # By its name, because keras.ops.softmax leaves an operation whose class is not public.
     is_activation = isinstance(operation, keras.layers.Activation)
     return type(operation).__name__ == "Softmax" or (is_activation and _activates_by_softmax(operation))
+
+
+def passes_on(operation: keras.Operation) -> bool:
+    """Whether an operation changes at most the dtype of its input."""
+    linear = getattr(operation, "activation", None) is keras.activations.linear
+    return isinstance(operation, keras.layers.Identity) or (
+        linear and isinstance(operation, keras.layers.Activation)
+    )
 
 
 def _activates_by_softmax(operation: keras.Operation) -> bool:

@@ -60,7 +60,8 @@ def with_manifold_transform(
         gradient: "identity": the step passes gradients unchanged (BPDA), which is its true gradient almost
             everywhere but at the bounds; "second_order": the sign is replaced by its argument divided by
             its mean size, so that gradients also pass through the gradient; for them the rectifiers of both
-            models are smooth, or there would be nothing to pass.
+            models are smooth, or there would be nothing to pass. They are copies, which `kr.evaluate`
+            brings up to date; load weights before you wrap a model, or attack `ways_to_attack()`.
 
     Raises:
         InputError: an option that is not as described, or a discriminator of another input.
@@ -212,19 +213,24 @@ class ManifoldTransformed(keras.Model):
         return self.classifier.latent_and_logits(self.step(images), training=training)
 
     def ways_to_attack(self) -> dict[str, keras.Model]:
-        """On what an attack should make its images as well: see `models.ways`."""
+        """On what an attack should make its images as well, as the weights are now: see `models.ways`."""
+        self._renew()
         others = [gradient for gradient in GRADIENTS if gradient != self.gradient]
         return {STATIC: self.classifier, **{gradient: self._by_way_of(gradient) for gradient in others}}
 
     def _by_way_of(self, gradient: str) -> ManifoldTransformed:
-        """The same with another gradient, of the weights as they are now."""
+        """The same with another gradient."""
         options = {**self.transform.settings, "name": self.name, "gradient": gradient}
         other = kept_on(
             self, gradient, lambda: ManifoldTransformed(self.classifier, self.discriminator, **options)
         )
-        if isinstance(other.step.backward, ManifoldTransform):
-            other.step.backward.set_weights(self.transform.get_weights())
+        other._renew()
         return other
+
+    def _renew(self) -> None:
+        """Give the smooth copies the weights of what they stand for, which may have been trained since."""
+        if isinstance(self.step.backward, ManifoldTransform):
+            self.step.backward.set_weights(self.transform.get_weights())
 
     def get_config(self) -> dict[str, Any]:
         parts = _parts_config(self)

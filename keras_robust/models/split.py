@@ -12,6 +12,7 @@ from keras_robust.models.graph import (
     inner_layers,
     is_graph,
     is_softmax,
+    passes_on,
     plain_graph,
     position_of,
     rewire,
@@ -96,7 +97,7 @@ def _inline(graph: keras.Model, layer: keras.layers.Layer) -> keras.Model:
 def _without_softmax(graph: keras.Model) -> keras.Model:
     """`graph` up to its logits; all other layers keep their place."""
     graph = plain_graph(graph)
-    last = graph.operations[-1]
+    last = next(step for step in reversed(graph.operations) if not passes_on(step))
     replacement = _logits_in_place_of(last)
 
     def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:

@@ -86,7 +86,7 @@ class _Taking:
         for seed in self.study.seeds:
             try:
                 kept = self._measured(measurement, seed)
-            except Missing as reason:
+            except (Missing, InputError) as reason:  # such as a model that diverged; the other cells go on
                 return Cell(paper=paper, note=str(reason))
             values.append(_read(kept / VALUE))
             files += self._files(kept, place, f"{row}, {column}, {seed}")

@@ -56,14 +56,14 @@ class Card:
         results: accuracy in percent by attack; "clean" without one, "worst_case" under all of them.
         evaluation: `{"examples", "seed", "versions", "stages", "command"}`; the command repeats `results`,
             and `stages` has the accuracy after each stage of an attack such as AutoAttack.
-        further: measurements on other sets of examples, each `{"examples", "results", "command"}`.
+        further: measurements on other sets of examples, each `{"examples", "results", "command", "flags"}`.
         flags: warnings of the masking checks, of the evaluation that gave `results`.
         paper: `{"results", "source"}`, the paper's figures in percent by attack, and where they stand.
         companions: models beside the classifier, such as a discriminator, by kind, each
             `{"architecture", "sha256", "size", "url"}`.
         variants: ways to use the classifier by name, the first the default: null is the classifier as it is,
-            otherwise `{"wrapper": {"name": ..., **options}, "results", "examples", "command"}`, a name in
-            `models.wrappers` and what `evaluate` found of it.
+            otherwise `{"wrapper": {"name": ..., **options}, "results", "examples", "command", "flags"}`, a
+            name in `models.wrappers` and what `evaluate` found of it.
         detectors: detectors of adversarial inputs that were fit to it, by name, each
             `{"sha256", "size", "url", "results"}`; `results` as `detection.DetectionMetrics` has them, under
             the attack that they name.
@@ -209,7 +209,12 @@ def _evaluation(
     """What a card may say of its evaluation."""
 
 
-def _further(examples: int, results: dict[str, Any], command: str | None = None) -> None:
+def _further(
+    examples: int,
+    results: dict[str, Any],
+    command: str | None = None,
+    flags: list[str] | None = None,
+) -> None:
     """What a card says of a measurement on another set of examples."""
 
 
@@ -226,6 +231,7 @@ def _variant(
     results: dict[str, Any] | None = None,
     examples: int | None = None,
     command: str | None = None,
+    flags: list[str] | None = None,
 ) -> None:
     """What a card says of a way to use the classifier."""
 

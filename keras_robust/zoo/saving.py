@@ -271,8 +271,10 @@ def _variant(card: Card, variant: str, model: keras.Model, report: Report) -> di
 
 
 def _further(card: Card, model: keras.Model, report: Report) -> dict[str, Any]:
+    flags = {"flags": list(report.flags)} if report.flags else {}
     results = _rounded(_counted(report))
-    return {"examples": report.examples, "results": results, "command": _command(card, model, report)}
+    command = _command(card, model, report)
+    return {"examples": report.examples, "results": results, "command": command, **flags}
 
 
 def _counted(report: Report) -> dict[str, float]:

@@ -204,9 +204,14 @@ def test_tiny_imagenet_is_built_from_the_users_copy(zipped, tmp_path, monkeypatc
         assert seen == greys[split]
 
 
-def test_a_failed_download_tells_why(tmp_path, monkeypatch):
+class OtherFailure(Exception):
+    """TFDS has several, with no base of their own."""
+
+
+@pytest.mark.parametrize("kind", [ConnectionError, OtherFailure])
+def test_a_failed_download_tells_why(tmp_path, monkeypatch, kind):
     def fail(self):
-        raise ConnectionError("no route to host")
+        raise kind("no route to host")
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
     with pytest.raises(InputError, match=r"Cannot prepare 'stl10' in .*no route to host"):

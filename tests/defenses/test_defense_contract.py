@@ -9,7 +9,7 @@ import tensorflow as tf
 from defense_building import ADVERSARY, CLASSES, EVERY_IF_WHOLE, batch, build, classifier
 
 from keras_robust.attacks import APGD, BIM, PGD, APGDTargeted, MultiTargeted
-from keras_robust.defenses import Standard, defenses
+from keras_robust.defenses import AdversarialTraining, Standard, defenses
 from keras_robust.errors import InputError
 
 EVERY = pytest.mark.parametrize("name", list(defenses))
@@ -272,6 +272,47 @@ def test_a_batch_of_the_wrong_kind_is_refused(change, message):
     for run in (defense.fit, defense.evaluate):
         with pytest.raises(InputError, match=message):
             run(given, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda x, y: (255 * x, y), r"^Images must be in \[0, 1\], received values from .* to 2[0-9.]+\.$"),
+        (lambda x, y: (x - 0.5, y), r"^Images must be in \[0, 1\], received values from -0"),
+        (lambda x, y: (np.where(x > 0.5, np.nan, x), y), r"^Images must be in \[0, 1\], received"),
+        (lambda x, y: (x, y + 1), "^Labels must be integers 0 to 2, received values from [123] to 3.$"),
+        (lambda x, y: (x, y - 1), "^Labels must be integers 0 to 2, received values from -1 to"),
+    ],
+)
+def test_values_in_a_dataset_are_looked_at_as_they_are_drawn(change, message):
+    defense = build("standard")
+    defense.compile(sgd())
+    good, bad = (
+        tf.data.Dataset.from_tensor_slices((images.astype("float32"), labels)).batch(4)
+        for images, labels in (batch(), change(*batch()))
+    )
+    weighted = bad.map(lambda images, labels: (images, labels, tf.ones_like(labels, "float32")))
+    for run in (
+        lambda: defense.fit(bad, verbose=0),
+        lambda: defense.fit(weighted, verbose=0),
+        lambda: defense.fit(good, validation_data=bad, verbose=0),
+        lambda: defense.evaluate(bad, verbose=0),
+    ):
+        with pytest.raises(InputError, match=message):
+            run()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"restarts": 2}, "restarts does nothing in training; leave it at 1. Received: restarts=2"),
+        ({"check_every": 5}, "check_every does nothing in training; leave it at None"),
+        ({"search_dtype": "bfloat16"}, "search_dtype does nothing in training; leave it at 'float32'"),
+    ],
+)
+def test_options_that_a_step_would_not_heed_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        AdversarialTraining(classifier(), PGD(eps=0.1, **options))
 
 
 @pytest.mark.parametrize(

@@ -270,8 +270,11 @@ def test_second_order_says_something_of_rectifiers_too(mode):
         objective = lambda images: cross_entropy(np.zeros(6, int), model(images))  # noqa: E731
         return np.asarray(value_and_input_gradient(objective, images)[1])
 
+    smooth = with_manifold_transform(static, judge, mode, eps=EPS, gradient="second_order")
     for _ in range(2):
         first, second = gradient(model), gradient(ways_of(model)["second_order"])
+        assert set(ways_of(smooth)) == {"static", "identity"}
+        np.testing.assert_allclose(gradient(smooth), second, atol=1e-6)
         assert np.abs(second - first).mean() > 0.01 * np.abs(first).mean()
         np.testing.assert_array_equal(ways_of(model)["second_order"](images), model(images))
         for weight in static.trainable_weights:  # trained on, it is attacked as it is now

@@ -187,6 +187,17 @@ def softmax_activation():
     )
 
 
+def softmax_taken_to_float32():
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            *sequential("softmax").layers,
+            layers.Identity(),
+            layers.Activation("linear", dtype="float32"),
+        ]
+    )
+
+
 def softmax_operation():
     model = sequential()
     return keras.Model(model.inputs[0], keras.ops.softmax(model.outputs[0]))
@@ -203,6 +214,7 @@ ENDS = [
     dense_softmax_without_bias,
     softmax_layer,
     softmax_activation,
+    softmax_taken_to_float32,
     softmax_operation,
     nested_softmax,
 ]

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 
 import pytest
 import yaml
@@ -87,6 +88,17 @@ def test_every_cell_is_measured_quoted_or_says_why_not(write, runs):
     assert at["clean"].paper == 99.5 and at["0.05"].theirs == "–"
     assert {cell.ours for cell in results.cells["MNIST"].values()} == {"not measured: dataset absent"}
     assert results.cells["Quoted"]["0.05"].ours == "quoted"
+
+
+def test_a_cell_that_cannot_be_measured_says_why_and_the_others_go_on(write, runs, monkeypatch):
+    def diverged(*_):
+        raise InputError("The model returns NaN or infinity; valid: finite logits.")
+
+    # By its module, which the registry of the same name hides.
+    monkeypatch.setattr(sys.modules["keras_robust.studies.measures"], "attacked_images", diverged)
+    at = reproduce(write(seeds=[0], examples=11), runs).cells["AT"]
+    assert at["transferred"].ours.startswith("not measured: The model returns NaN")
+    assert len(at["clean"].values) == 1
 
 
 def test_a_cell_is_what_evaluate_and_transfer_say(write, runs):

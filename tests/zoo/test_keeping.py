@@ -114,6 +114,13 @@ def test_the_command_says_whatever_differs_from_the_card(classifier):
     assert card.further[0]["command"] == f"krobust evaluate mine {asked} --examples 200 --seed 5"
 
 
+def test_a_further_measurement_keeps_its_warnings(classifier):
+    warned = replace(told(classifier, "pgd-10"), flags=["Beware."])
+    quiet = replace(warned, flags=[])
+    card = zoo.describe(classifier, "mine", report=quiet, further=[warned, quiet])
+    assert card.flags == [] and [row.get("flags", []) for row in card.further] == [["Beware."], []]
+
+
 def test_what_no_command_repeats_has_none(classifier):
     """A name of one's own for an attack, other settings under a short name, or arrays."""
     named, unnamed = told(classifier, "pgd-10"), told(classifier, "pgd-10", dataset="")
