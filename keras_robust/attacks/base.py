@@ -57,6 +57,10 @@ class Attack:
     variant: ClassVar[str | None] = None  # the option that a word in a short name sets: "autoattack-fast"
 
     def __post_init__(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if isinstance(value, np.generic):  # of a sweep by numpy.arange, say
+                object.__setattr__(self, option.name, value.item())
         self.threat  # noqa: B018 (validates eps, norm and bounds)
         object.__setattr__(self, "bounds", tuple(self.bounds))
         require(self.minimal or self.eps != math.inf, "eps must be a finite number. Received: eps=inf.")

@@ -266,6 +266,18 @@ def test_wrong_seed_is_refused(conv_classifier, name, norm, seed):
             make(name, norm)(conv_classifier, IMAGES, LABELS, seed=seed)
 
 
+@every_attack
+def test_numpy_numbers_are_numbers(name, norm):
+    made = make(name, norm)
+    numbers = {
+        field.name: np.asarray(getattr(made, field.name))[()]
+        for field in dataclasses.fields(made)
+        if isinstance(getattr(made, field.name), int | float)
+    }
+    again = dataclasses.replace(made, **numbers)
+    assert again == made and not any(isinstance(getattr(again, key), np.generic) for key in numbers)
+
+
 def test_images_outside_the_bounds_are_refused(conv_classifier):
     with pytest.raises(InputError, match="inside bounds"):
         FGSM(eps=0.1, bounds=(0.4, 0.6))(conv_classifier, IMAGES, LABELS)
