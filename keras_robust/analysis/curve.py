@@ -103,7 +103,7 @@ def sweep(
         eps: radii >= 0, in the units of the images; a step size on the model's card grows with them.
         directory: keep the evaluation of each radius there; with `resume=True` what is there is not
             made again.
-        asked: options of `evaluate`.
+        asked: options of `evaluate`, in which `checks` are off by default.
 
     Raises:
         InputError: no radius, an attack in another norm than the model's, and whatever `evaluate` refuses.
@@ -118,9 +118,10 @@ def sweep(
     _check_attacks(model, attacks or (), threat_of(model, eps[0], asked.get("norm"), asked.get("step_size")))
     found: dict[str, list[float]] = {}
     is_chief = Workers(asked.get("strategy")).is_chief
+    asked = {"checks": False, **asked}
     for radius in eps:
         place = None if directory is None else Path(directory) / f"eps-{radius:g}"
-        report = evaluate(model, examples_from, attacks, eps=radius, directory=place, checks=False, **asked)
+        report = evaluate(model, examples_from, attacks, eps=radius, directory=place, **asked)
         worst = {} if report.worst_case is None else {"worst case": report.worst_case}
         for name, accuracy in {**report.accuracy, **worst}.items():
             found.setdefault(name, []).append(accuracy)

@@ -19,7 +19,7 @@ def merge(reports: Iterable[Report]) -> Report:
     """The report that one process would have written; it warns if the shards were probed.
 
     Args:
-        reports: of every shard of one evaluation, in any order.
+        reports: of every shard of one evaluation that has any examples, in any order.
 
     Raises:
         InputError: a shard is missing or there twice, or the reports are not of one evaluation.
@@ -70,12 +70,11 @@ def _check_same(first: Report, report: Report) -> None:
 
 def _by_shard(given: list[Report]) -> dict[Shard, Report]:
     parts = {Shard.parse(report.shard or None): report for report in given}
-    count = next(iter(parts)).count
-    expected = {Shard(number, count) for number in range(1, count + 1)}
+    expected = set(Shard.of(next(iter(parts)).count, given[0].total, given[0].batch_size))
     missing = ", ".join(map(str, sorted(expected - set(parts))))
     require(
         set(parts) == expected and len(parts) == len(given),
-        f"Give the report of each of the {count} shards once. "
+        f"Give the report of each of the {len(expected)} shards once. "
         f"Received: {', '.join(report.shard or 'all' for report in given)}. Missing: {missing or 'none'}.",
     )
     return parts

@@ -48,10 +48,15 @@ class Shard:
         }
         require(
             bool(blocks),
-            f"Shard {self} is empty: {total} examples in blocks of {size} make {len(starts)} shards at most. "
-            "Take fewer, or smaller blocks.",
+            f"Shard {self} is empty: {total} examples make {len(starts)} blocks of {size}. The shards up to "
+            f"{len(starts)}/{self.count} have them all, and can be merged without it.",
         )
         return blocks
+
+    @classmethod
+    def of(cls, count: int, total: int, size: int) -> list[Shard]:
+        """Those of `count` shards that are not empty."""
+        return [cls(number, count) for number in range(1, min(count, -(-total // size)) + 1)]
 
     def rows(self, total: int, size: int) -> np.ndarray:
         """All rows of the shard, in order."""

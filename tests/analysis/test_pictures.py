@@ -9,7 +9,7 @@ import pytest
 from keras_robust.analysis import accuracy_curve, gallery, sweep
 from keras_robust.attacks import PGD, classify
 from keras_robust.errors import InputError
-from keras_robust.evaluation import evaluate
+from keras_robust.evaluation import Report, evaluate
 
 ATTACK = PGD(eps=0.1, steps=3)
 
@@ -88,6 +88,16 @@ def test_an_attack_in_another_norm_is_refused_before_any_is_made(two, few, monke
     monkeypatch.setattr(PGD, "run", lambda *_, **__: pytest.fail("an attack was made"))
     with pytest.raises(InputError, match=r"ddn-2: an attack in another norm .* against linf eps"):
         sweep(next(iter(two.values())), few, ["pgd-2", "ddn-2"], [0.1], progress=False)
+
+
+def test_a_sweep_is_what_evaluate_says_at_each_radius(two, few, tmp_path):
+    model, radii = next(iter(two.values())), [0.0, 0.1]
+    found = sweep(model, few, ["fgsm"], radii, directory=tmp_path, checks=True, progress=False)
+    for place, eps in enumerate(radii):
+        report = evaluate(model, few, ["fgsm"], eps=eps, progress=False)
+        kept = Report.from_json(tmp_path / f"eps-{eps:g}" / "report.json")
+        assert found.accuracy["fgsm"][place] == report.accuracy["fgsm"] == kept.accuracy["fgsm"]
+        assert kept.flags == report.flags and kept.probes
 
 
 def test_bad_radii_are_told(two, few):

@@ -245,7 +245,10 @@ def build(*outputs, shape=(8, 8, 1)):
         ({"attacks": ["pdg-40"]}, "Unknown attack: 'pdg-40'. Did you mean 'pgd-40'"),
         ({"shard": "0/3"}, 'A shard is "i/n" with 1 <= i <= n'),
         ({"shard": "2"}, 'A shard is "i/n"'),
-        ({"shard": "3/3"}, "Shard 3/3 is empty: 120 examples in blocks of 128 make 1 shards at most"),
+        (
+            {"shard": "3/3"},
+            "Shard 3/3 is empty: 120 examples make 1 blocks of 128. The shards up to 1/3 have",
+        ),
         ({"strategy": "mirrored"}, "strategy must be a tf.distribute.Strategy"),
         ({"attacks": "adaptive"}, "The model declares no adaptive objectives"),
         ({"batch_size": 0}, "batch_size must be an integer >= 1. Received: batch_size=0"),

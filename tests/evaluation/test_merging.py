@@ -28,8 +28,9 @@ ATTACKS = {"pgd": PGD(eps=EPS, steps=2), "two": Two(eps=EPS), "ddn": DDN(steps=5
 
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 9))
 def test_shards_take_every_example_once(total, size, count):
-    count = min(count, -(-total // size))
-    rows = [Shard(number, count).rows(total, size) for number in range(1, count + 1)]
+    shards = Shard.of(count, total, size)
+    rows = [shard.rows(total, size) for shard in shards]
+    assert len(shards) == count or set(map(len, rows[:-1])) <= {size}, "only where there are fewer blocks"
     assert sorted(np.concatenate(rows).tolist()) == list(range(total))
     assert max(map(len, rows)) - min(map(len, rows)) <= size
 
@@ -75,6 +76,13 @@ def test_shards_that_were_not_probed_are_merged_without_warnings(reports):
 def test_a_single_report_is_merged_with_itself(reports):
     whole, _ = reports
     assert merge([whole]).to_dict() == whole.to_dict()
+
+
+def test_shards_without_examples_are_not_missed(reports):
+    whole, _ = reports
+    assert merge([replace(whole, shard="1/3", batch_size=110)]).examples == 110
+    with pytest.raises(InputError, match="Missing: 2/3"):
+        merge([replace(whole, shard="1/3", batch_size=60)])
 
 
 def test_what_does_not_belong_together_is_told(reports):
