@@ -40,8 +40,7 @@ class Sequence(Attack):
         key: tuple[int, int],
     ) -> np.ndarray:
         standing = np.ones(len(labels), bool)
-        with reseeded(model, Noise(key)):  # what classifies between the stages may draw too
-            *_, (_, adversarial, _) = in_turn(self.stages, model, images, labels, standing, key)
+        *_, (_, adversarial, _) = in_turn(self.stages, model, images, labels, standing, key)
         return adversarial
 
 
@@ -52,16 +51,20 @@ def in_turn(
     labels: np.ndarray,
     standing: np.ndarray,
     key: tuple[int, int],
+    done: int = 0,
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Make the stages in turn on a batch, each on the examples that are still standing.
+
+    Without the first `done` stages, after which `standing` stand, the rest is as with them.
 
     Yields:
         The name of each stage, the images `(B, ...)` after it, and which of them stand, `(B,)` bool.
     """
     adversarial, standing = images.copy(), standing.copy()
-    for name, stage in stages.items():
+    for place, (name, stage) in list(enumerate(stages.items()))[done:]:
         rows = np.flatnonzero(standing)
         if rows.size:
             adversarial[rows] = stage.run(model, images[rows], labels[rows], key=key)
-            standing[rows] = classify(model, adversarial[rows]) == labels[rows]
+            with reseeded(model, Noise(key).fold(place)):
+                standing[rows] = classify(model, adversarial[rows]) == labels[rows]
         yield name, adversarial, standing.copy()

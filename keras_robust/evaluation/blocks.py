@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,12 +60,22 @@ def attacked(
     labels: np.ndarray,
     standing: np.ndarray,
     key: tuple[int, int],
+    found: Found,
+    keep: Callable[[Found], None],
 ) -> Found:
-    """Make the stages of `attack` in turn on the examples that are `standing`."""
-    begun = time.perf_counter()
-    made = in_turn(attack.stages, model, images, labels, standing, key)
-    after = {name: left for name, _, left in made}
-    return Found(after, seconds=time.perf_counter() - begun)
+    """Make the stages of `attack` in turn on the examples that are `standing`.
+
+    Args:
+        found: by the first of the stages already.
+        keep: is given what is found so far, after each stage but the last.
+    """
+    *_, standing = (standing, *found.standing.values())
+    begun = time.perf_counter() - found.seconds
+    for name, _, left in in_turn(attack.stages, model, images, labels, standing, key, len(found.standing)):
+        found = Found({**found.standing, name: left}, seconds=time.perf_counter() - begun)
+        if len(found.standing) < len(attack.stages):
+            keep(found)
+    return found
 
 
 def nearest(

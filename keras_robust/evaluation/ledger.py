@@ -1,10 +1,11 @@
-"""What is found, kept on disk block by block, so that a killed evaluation goes on where it was."""
+"""What is found, kept on disk by stage and block, so that a killed evaluation goes on where it was."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from keras_robust.errors import InputError, require
@@ -31,6 +32,7 @@ class Ledger:
 
     def __init__(self, terms: dict[str, Any], directory: Path | str | None, resume: bool = False) -> None:
         self._found: dict[tuple[str, int], Found] = {}
+        self._lock = Lock()
         self._path = None if directory is None else Path(directory) / LEDGER
         if self._path is None:
             return
@@ -41,15 +43,15 @@ class Ledger:
         self._read(json.loads(_line(terms)))
 
     def get(self, attack: str, block: int) -> Found | None:
-        """What was found by an attack in a block, if it was there already."""
+        """What was found by an attack in a block, or by the first of its stages, if anything was."""
         return self._found.get((attack, block))
 
     def add(self, attack: str, block: int, found: Found) -> None:
-        """Keep what was found; it is on the disk when this returns."""
+        """Keep what was found in place of what was before; it is on the disk when this returns."""
         self._found[attack, block] = found
         if self._path is not None:
             try:
-                with self._path.open("a", encoding="utf-8") as file:
+                with self._lock, self._path.open("a", encoding="utf-8") as file:
                     file.write(_line({"attack": attack, "block": block, **found.to_dict()}))
                     file.flush()
                     os.fsync(file.fileno())

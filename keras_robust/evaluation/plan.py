@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -53,13 +54,12 @@ class Plan:
         outcomes: dict[str, Outcome] = {}
         for name, attack in self.attacks.items():
             clean = outcomes[CLEAN].correct if outcomes else None
-            outcomes[name] = self._outcome(
-                attack, self._found(name, self._work(attack, clean), ledger, places, begin)
-            )
+            work = self._work(name, attack, clean, ledger)
+            outcomes[name] = self._outcome(attack, self._found(name, attack, work, ledger, places, begin))
         return outcomes
 
     def _work(
-        self, attack: Attack | None, clean: np.ndarray | None
+        self, name: str, attack: Attack | None, clean: np.ndarray | None, ledger: Ledger
     ) -> Callable[[keras.Model, int], blocks.Found]:
         """What is to be done with a model and the number of a block."""
         firsts = dict(zip(self.rows, np.cumsum([0, *map(len, self.rows.values())]), strict=False))
@@ -78,15 +78,24 @@ class Plan:
             if attack.minimal:
                 radius = self.threat["eps"] if attack.norm == self.threat["norm"] else np.inf
                 return blocks.nearest(model, attack, images, labels, standing, key, min(radius, attack.eps))
-            return blocks.attacked(model, attack, images, labels, standing, key)
+            begun, keep = ledger.get(name, number) or blocks.Found({}), partial(ledger.add, name, number)
+            return blocks.attacked(model, attack, images, labels, standing, key, begun, keep)
 
         return work
 
     def _found(
-        self, name: str, work: Any, ledger: Ledger, places: list[Replica], begin: Begin
+        self,
+        name: str,
+        attack: Attack | None,
+        work: Callable[[keras.Model, int], blocks.Found],
+        ledger: Ledger,
+        places: list[Replica],
+        begin: Begin,
     ) -> list[blocks.Found]:
         """What an attack found in each block, in order."""
-        found = {number: kept for number in self.rows if (kept := ledger.get(name, number)) is not None}
+        stages = len(attack.stages) if attack else 1
+        begun = {number: kept for number in self.rows if (kept := ledger.get(name, number)) is not None}
+        found = {number: kept for number, kept in begun.items() if len(kept.standing) == stages}
         todo = [number for number in self.rows if number not in found]
         tell = begin(name, len(self.order), sum(len(self.rows[number]) for number in found))
         for number, result in on_replicas(work, todo, places):

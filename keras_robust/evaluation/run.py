@@ -72,7 +72,7 @@ def evaluate(
         seed: of the subset and of the attacks.
         batch_size: examples attacked at once; with `seed` it determines the attacks' random numbers.
         checks: probe the model for signs that its numbers may not hold, in a few seconds.
-        directory: keep what is found there, block by block; None: keep nothing.
+        directory: keep what is found there, by block and stage of an attack; None: keep nothing.
         resume: go on with what `directory` holds of this very evaluation.
         shard: "i/n": evaluate only every n-th block; `merge` makes one report of all.
         strategy: a `tf.distribute.Strategy` on whose devices the blocks are shared out. With several workers

@@ -9,6 +9,7 @@ import pytest
 from reports import without_seconds
 
 from keras_robust.attacks import DDN, PGD, Adaptive, Attack, Square
+from keras_robust.attacks.sequence import Sequence
 from keras_robust.errors import InputError
 from keras_robust.evaluation import evaluate
 from keras_robust.evaluation.ledger import LEDGER
@@ -60,6 +61,34 @@ def test_what_was_found_is_not_done_again_and_the_end_is_the_same(digits_classif
     assert again.to_dict() == resumed.to_dict(), "nothing is left to do, seconds included"
     expected = run(digits_classifier, few)
     np.testing.assert_array_equal(whole.outcomes["pgd"].correct, expected.outcomes["pgd"].correct)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged(Sequence):
+    """Two stages, the second of which dies."""
+
+    @property
+    def stages(self):
+        return {"first": PGD(eps=self.eps, steps=1), "second": Dying(eps=self.eps)}
+
+
+@pytest.mark.parametrize(
+    "make", [lambda model: model, lambda model: with_self_ensemble(model, first=0.2, passes=2)]
+)
+def test_a_stage_that_was_ended_is_not_made_again(digits_classifier, few, tmp_path, make):
+    """Nor does it matter to a model that draws."""
+    model, attacks = make(digits_classifier), {"staged": Staged(eps=EPS)}
+    Dying.calls.clear()
+    Dying.lives = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(model, few, attacks, directory=tmp_path)
+    lines = (tmp_path / LEDGER).read_bytes()
+    assert lines.count(b'"first"') == 5 and lines.count(b'"second"') == 2, "the third block is begun"
+    Dying.lives = 100
+    resumed = run(model, few, attacks, directory=tmp_path, resume=True)
+    firsts = [line for line in (tmp_path / LEDGER).read_bytes().splitlines() if b'"first"' in line]
+    assert sum(b'"second"' not in line for line in firsts) == 7, "every block once"
+    assert without_seconds(resumed) == without_seconds(run(model, few, attacks))
 
 
 @pytest.mark.parametrize("cut", [1, 20])
