@@ -42,9 +42,9 @@ class Ledger:
         require(resume, f"{self._path.parent} holds an evaluation. Resume it, or choose another directory.")
         self._read(json.loads(_line(terms)))
 
-    def get(self, attack: str, block: int) -> Found | None:
-        """What was found by an attack in a block, or by the first of its stages, if anything was."""
-        return self._found.get((attack, block))
+    def get(self, attack: str, block: int) -> Found:
+        """What was found by an attack in a block, or by the first of its stages, or by none yet."""
+        return self._found.get((attack, block)) or Found({})
 
     def add(self, attack: str, block: int, found: Found) -> None:
         """Keep what was found in place of what was before; it is on the disk when this returns."""

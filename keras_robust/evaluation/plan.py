@@ -54,55 +54,67 @@ class Plan:
         outcomes: dict[str, Outcome] = {}
         for name, attack in self.attacks.items():
             clean = outcomes[CLEAN].correct if outcomes else None
-            work = self._work(name, attack, clean, ledger)
-            outcomes[name] = self._outcome(attack, self._found(name, attack, work, ledger, places, begin))
+            found = self._found(name, attack, clean, ledger, places, begin)
+            outcomes[name] = self._outcome(attack, found)
         return outcomes
-
-    def _work(
-        self, name: str, attack: Attack | None, clean: np.ndarray | None, ledger: Ledger
-    ) -> Callable[[keras.Model, int], blocks.Found]:
-        """What is to be done with a model and the number of a block."""
-        firsts = dict(zip(self.rows, np.cumsum([0, *map(len, self.rows.values())]), strict=False))
-
-        def work(model: keras.Model, number: int) -> blocks.Found:
-            with reseeded(model, Noise((self.seed, number))):
-                return found(model, number)
-
-        def found(model: keras.Model, number: int) -> blocks.Found:
-            block = self.rows[number]
-            images, labels = self.taken.images[block], self.taken.labels[block]
-            if attack is None or clean is None:
-                return blocks.classified(model, images, labels)
-            standing = clean[firsts[number] :][: len(block)]
-            key = (self.seed, number)
-            if attack.minimal:
-                radius = self.threat["eps"] if attack.norm == self.threat["norm"] else np.inf
-                return blocks.nearest(model, attack, images, labels, standing, key, min(radius, attack.eps))
-            begun, keep = ledger.get(name, number) or blocks.Found({}), partial(ledger.add, name, number)
-            return blocks.attacked(model, attack, images, labels, standing, key, begun, keep)
-
-        return work
 
     def _found(
         self,
         name: str,
         attack: Attack | None,
-        work: Callable[[keras.Model, int], blocks.Found],
+        clean: np.ndarray | None,
         ledger: Ledger,
         places: list[Replica],
         begin: Begin,
     ) -> list[blocks.Found]:
         """What an attack found in each block, in order."""
         stages = len(attack.stages) if attack else 1
-        begun = {number: kept for number in self.rows if (kept := ledger.get(name, number)) is not None}
-        found = {number: kept for number, kept in begun.items() if len(kept.standing) == stages}
-        todo = [number for number in self.rows if number not in found]
-        tell = begin(name, len(self.order), sum(len(self.rows[number]) for number in found))
-        for number, result in on_replicas(work, todo, places):
+        found = {number: ledger.get(name, number) for number in self.rows}
+        todo = [number for number, kept in found.items() if len(kept.standing) < stages]
+        share = {number: len(rows) / stages for number, rows in self.rows.items()}
+        tell = begin(name, len(self.order), sum(share[n] * len(kept.standing) for n, kept in found.items()))
+        standing = self._by_block(clean)
+
+        def keep(number: int, result: blocks.Found) -> None:
             ledger.add(name, number, result)
+            tell(share[number])
+
+        def work(model: keras.Model, number: int) -> blocks.Found:
+            with reseeded(model, Noise((self.seed, number))):
+                return self._made(
+                    model, attack, number, standing[number], found[number], partial(keep, number)
+                )
+
+        for number, result in on_replicas(work, todo, places):
+            keep(number, result)
             found[number] = result
-            tell(len(self.rows[number]))
-        return [found[number] for number in self.rows]
+        return list(found.values())
+
+    def _by_block(self, values: np.ndarray | None) -> dict[int, Any]:
+        """What is known of each example, by number of its block."""
+        if values is None:
+            return dict.fromkeys(self.rows)
+        ends = np.cumsum([len(rows) for rows in self.rows.values()])
+        return dict(zip(self.rows, np.split(values, ends[:-1]), strict=True))
+
+    def _made(
+        self,
+        model: keras.Model,
+        attack: Attack | None,
+        number: int,
+        standing: np.ndarray | None,
+        begun: blocks.Found,
+        keep: Callable[[blocks.Found], None],
+    ) -> blocks.Found:
+        """What an attack does to the examples of a block that are `standing`."""
+        images, labels = self.taken.images[self.rows[number]], self.taken.labels[self.rows[number]]
+        if attack is None or standing is None:
+            return blocks.classified(model, images, labels)
+        key = (self.seed, number)
+        if attack.minimal:
+            radius = self.threat["eps"] if attack.norm == self.threat["norm"] else np.inf
+            return blocks.nearest(model, attack, images, labels, standing, key, min(radius, attack.eps))
+        return blocks.attacked(model, attack, images, labels, standing, key, begun, keep)
 
     def _outcome(self, attack: Attack | None, found: list[blocks.Found]) -> Outcome:
         standing = {

@@ -9,8 +9,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-Tell = Callable[[int], None]
-Begin = Callable[[str, int, int], Tell]
+Tell = Callable[[float], None]
+Begin = Callable[[str, int, float], Tell]
 Item = TypeVar("Item")
 
 
@@ -20,8 +20,9 @@ def progress(shown: bool) -> Iterator[Begin]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bars:
 
-        def begin(name: str, total: int, done: int = 0) -> Tell:
-            task = bars.add_task(name, total=total, completed=done)
+        def begin(name: str, total: int, done: float = 0) -> Tell:
+            # rich counts in floats, whatever it says here.
+            task = bars.add_task(name, total=total, completed=done)  # type: ignore[arg-type]
             return lambda count: bars.advance(task, count)
 
         yield begin
