@@ -12,6 +12,7 @@ import numpy as np
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.predictions import likeliest, predict_classes
 from keras_robust.errors import require_count
+from keras_robust.models.precision import original
 from keras_robust.noise import Noise
 
 
@@ -53,6 +54,7 @@ class RepeatedAttack(Attack):
     ) -> np.ndarray:
         adversarial = images.copy()
         standing = np.arange(len(images))
+        judge = original(model)
         noise = Noise(key)
         attempts = list(self._attempts(model, images, labels, targets, noise))
         for number, wanted in enumerate(attempts):
@@ -60,7 +62,7 @@ class RepeatedAttack(Attack):
             found = self._attempt(model, images[standing], *goal, noise.fold(number))
             adversarial[standing] = found
             if number + 1 < len(attempts):
-                standing = standing[~self._fooled(model, found, *goal)]
+                standing = standing[~self._fooled(judge, found, *goal)]
             if not standing.size:
                 break
         return adversarial

@@ -159,8 +159,8 @@ class Attack:
         key: tuple[int, int],
     ) -> np.ndarray:
         """`__call__` on one batch of checked arrays; all randomness is a function of `key`."""
-        searched = self._searched(model)
-        with reseeded(searched, Noise(key).fold(_LAYERS)):
+        searched, noise = self._searched(model), Noise(key).fold(_LAYERS)
+        with reseeded(model, noise), reseeded(searched, noise):
             return np.asarray(self._run(searched, images, labels, targets, key))
 
     def check(self, model: keras.Model) -> None:

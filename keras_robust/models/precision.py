@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import keras
@@ -9,6 +10,8 @@ import keras
 from keras_robust.models.graph import origins
 from keras_robust.models.kept import kept_on
 from keras_robust.models.rebuilding import rebuilt
+
+_ORIGINAL = "_keras_robust_original"
 
 
 def in_float32(model: keras.Model) -> keras.Model:
@@ -29,8 +32,14 @@ def bfloat16_copy(model: keras.Model) -> keras.Model:
     return copy
 
 
+def original(model: keras.Model) -> keras.Model:
+    """The model that a `bfloat16_copy` was made of; any other is its own."""
+    return getattr(model, _ORIGINAL, lambda: model)()
+
+
 def _in_bfloat16(model: keras.Model) -> keras.Model:
     copy = _float32_copy(model)
+    setattr(copy, _ORIGINAL, weakref.ref(model))  # Keras would track the model itself as a part of its copy
     layers = list(copy._flatten_layers(include_self=False))
     exact = [part for layer in layers for part in getattr(layer, "exact_layers", list)()]
     for operation in origins(copy.outputs[0]):

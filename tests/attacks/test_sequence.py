@@ -19,6 +19,7 @@ from keras_robust.attacks import (
     RayS,
     Square,
 )
+from keras_robust.attacks.attempts import RepeatedAttack
 from keras_robust.attacks.sequence import Sequence
 from keras_robust.errors import InputError
 from keras_robust.models.precision import bfloat16_copy
@@ -187,3 +188,22 @@ def test_objectives_of_one_label_are_all_climbed():
 def test_autoattack_is_asked_for_a_version_rather_than_a_precision(version):
     with pytest.raises(InputError, match='Take version="fast"'):
         AutoAttack(eps=0.1, version=version, search_dtype="bfloat16")
+
+
+def test_what_reduced_precision_alone_calls_wrong_is_tried_again():
+    # 0.5 + 2^-10 is 0.5 in bfloat16, below the threshold that it is above in float32.
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1), keras.layers.Dense(2)])
+    weights = [[[1.0]], [0.0], [[1.0, 0.0]], [-0.5 - 2**-11, 0.0]]
+    model.set_weights([np.array(weight, "float32") for weight in weights])
+    images, labels = np.array([[0.5 + 2**-10], [0.25]], "float32"), np.zeros(2, "int32")
+    assert np.argmax(bfloat16_copy(model)(images), -1).tolist() == [1, 1]
+    assert np.argmax(model(images), -1).tolist() == [0, 1]
+    tried = []
+
+    class Stays(RepeatedAttack):
+        def _attempt(self, model, images, labels, targets, noise):
+            tried.append(images.ravel().tolist())
+            return images
+
+    Stays(eps=0.1, restarts=2, search_dtype="bfloat16")(model, images, labels)
+    assert tried == [images.ravel().tolist(), images[0].tolist()]
