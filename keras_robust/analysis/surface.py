@@ -96,15 +96,15 @@ class LossSurface(Finding):
             axes = figure.add_subplot(2 * len(down), len(across), above, projection="3d")
             axes.plot_surface(*grid, at.loss, cmap="coolwarm")
             axes.set_title(f"{at.space}, {at.kind}\nlabel {at.label}", fontsize=9)
-            axes.set(xlabel="gradient's sign", ylabel="second axis")
-            axes.tick_params(labelsize=6)
+            axes.set_box_aspect(None, zoom=0.85)  # the layout leaves no room for the labels of its axes
+            _name(axes, labelpad=-4)
+            axes.tick_params(pad=-2)
             axes = figure.add_subplot(2 * len(down), len(across), above + len(across))
             cells = axes.pcolormesh(
                 *grid, at.prediction, cmap="tab10" if classes < 10 else "turbo", vmin=0, vmax=max(9, classes)
             )
             figure.colorbar(cells, ax=axes, label="class")
-            axes.set(xlabel="gradient's sign", ylabel="second axis")
-            axes.tick_params(labelsize=6)
+            _name(axes)
 
     def _layout(self) -> tuple[list[str], list[str]]:
         kinds, spaces = ({getattr(at, which) for at in self.surfaces} for which in ("kind", "space"))
@@ -213,6 +213,13 @@ def _taken(seen: Pairs) -> tuple[dict[str, int], list[str]]:
         for kind in KINDS
         if kind not in taken
     ]
+
+
+def _name(axes: Any, **options: Any) -> None:
+    axes.set_xlabel("gradient's sign", fontsize=7, **options)
+    axes.set_ylabel("second axis", fontsize=7, **options)
+    axes.tick_params(labelsize=6)
+    axes.locator_params(nbins=5)
 
 
 def _look(model: keras.Model, image: np.ndarray, space: str, eps: float) -> tuple[Any, Callable, float]:
